@@ -1,0 +1,60 @@
+# Needs Python 3.11 and make. Everything it installs goes into .venv and node_modules.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+STRICT := msha units domains cutover
+
+.PHONY: help setup demo demo-reset test lint fmt node-modules
+
+help:
+	@echo 'make setup       prepare .venv'
+	@echo 'make demo        everything on this machine: console, two edges, back-sources, clients'
+	@echo 'make demo-reset  forget the state of the demo'
+	@echo 'make test        lint, types and all tests'
+	@echo 'make lint        ruff, import-linter, mypy'
+	@echo 'make fmt         format the code'
+
+setup: .venv/.dev-stamp
+
+# What the demo needs; the tools of the tests come on top in .dev-stamp.
+.venv/.run-stamp: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'msha needs Python 3.11 or newer; say which one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)'; exit 1; }
+	@test -x $(BIN)/python || { echo 'making .venv'; $(PYTHON) -m venv .venv; }
+	@echo 'installing the packages of requirements.txt'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install -qqq --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+.venv/.dev-stamp: .venv/.run-stamp requirements-dev.txt
+	@echo 'installing the packages of requirements-dev.txt'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+demo: .venv/.run-stamp
+	@exec $(BIN)/python -m msha.demo
+
+demo-reset: .venv/.run-stamp
+	@$(BIN)/python -m msha.demo --reset
+
+lint: .venv/.dev-stamp
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/mypy $(STRICT)
+
+# The reference client and the browser tests; where npm is missing those tests skip, or fail if CI is set.
+node-modules: tests/node_modules/.stamp
+
+tests/node_modules/.stamp: tests/package.json
+	@if command -v npm >/dev/null; then \
+	  echo 'installing the packages of tests/package.json'; \
+	  cd tests && npm install --no-package-lock --no-audit --no-fund --loglevel=error && touch node_modules/.stamp; \
+	else echo 'npm is missing: tests that need Node packages will skip'; fi
+
+test: lint node-modules
+	$(BIN)/pytest
+
+fmt: .venv/.dev-stamp
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
