@@ -1,0 +1,142 @@
+"""Cutovers: what moves, which step runs, what was checked, and what happened."""
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from units.models import AppendOnlyModel, Dated, Namespace
+
+
+class Cutover(Dated):
+    class State(models.TextChoices):
+        DRAFT = "draft", _("draft")
+        PREVIEWED = "previewed", _("previewed")
+        CHECKING = "checking", _("checking")
+        CHECKED = "checked", _("checked")
+        STARTING = "starting", _("starting")
+        PREPARE = "prepare", _("prepare")
+        FREEZE = "freeze", _("freeze")
+        ACTIVATE = "activate", _("activate")
+        RELEASE = "release", _("release")
+        ABORTING = "aborting", _("aborting")
+        DONE = "done", _("done")
+        ABORTED = "aborted", _("aborted")
+        DISCARDED = "discarded", _("discarded")
+
+    ACTIVE = (State.STARTING, State.PREPARE, State.FREEZE, State.ACTIVATE, State.RELEASE, State.ABORTING)
+
+    namespace = models.ForeignKey(
+        Namespace, models.PROTECT, related_name="cutovers", verbose_name=_("namespace")
+    )
+    number = models.PositiveIntegerField(_("number"), help_text=_("Counts the cutovers of the namespace."))
+    unit_type = models.CharField(_("unit type"), max_length=63)
+    state = models.CharField(_("state"), max_length=12, choices=State, default=State.DRAFT)
+    turned = models.BooleanField(_("turned round"), default=False)
+    epoch = models.PositiveBigIntegerField(_("epoch"), default=0)
+    base_version = models.PositiveBigIntegerField(_("previewed against version"), default=0)
+    base_digest = models.CharField(_("digest of that version"), max_length=64, blank=True)
+    old_rule = models.JSONField(_("rule before"), default=dict)
+    new_rule = models.JSONField(_("rule after"), default=dict)
+    moved = models.JSONField(_("moved ids"), default=list)
+    created_by = models.CharField(_("created by"), max_length=150, blank=True)
+    started_by = models.CharField(_("started by"), max_length=150, blank=True)
+    reason = models.TextField(_("reason"), blank=True)
+    rollback_of = models.ForeignKey(
+        "self",
+        models.PROTECT,
+        related_name="rollbacks",
+        null=True,
+        blank=True,
+        verbose_name=_("roll back of"),
+    )
+    started_at = models.DateTimeField(_("started"), null=True, blank=True)
+    phase_at = models.DateTimeField(_("step began"), null=True, blank=True)
+    ended_at = models.DateTimeField(_("ended"), null=True, blank=True)
+    outcome = models.TextField(_("outcome"), blank=True)
+    figures = models.JSONField(_("figures"), default=dict, blank=True)
+
+    class Meta:
+        verbose_name = _("cutover")
+        verbose_name_plural = _("cutovers")
+        ordering = ("namespace", "-number")
+        permissions = [
+            ("start_cutover", _("Can start a cutover")),
+            ("skip_check", _("Can skip a failed check")),
+        ]
+        constraints = [
+            models.UniqueConstraint(fields=("namespace", "number"), name="cutover_number"),
+            models.UniqueConstraint(
+                fields=("namespace",),
+                condition=Q(state__in=("starting", "prepare", "freeze", "activate", "release", "aborting")),
+                name="cutover_one_active",
+                violation_error_message=_("Another cutover of this namespace is running."),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.namespace} #{self.number}"
+
+
+class Check(models.Model):
+    class State(models.TextChoices):
+        PENDING = "pending", _("pending")
+        RUNNING = "running", _("running")
+        PASSED = "passed", _("passed")
+        FAILED = "failed", _("failed")
+        SKIPPED = "skipped", _("skipped")
+
+    cutover = models.ForeignKey(Cutover, models.CASCADE, related_name="checks", verbose_name=_("cutover"))
+    key = models.CharField(_("key"), max_length=60)
+    title = models.CharField(_("title"), max_length=200)
+    state = models.CharField(_("state"), max_length=10, choices=State, default=State.PENDING)
+    reason = models.TextField(_("reason"), blank=True)
+    attempt = models.PositiveIntegerField(_("attempt"), default=0)
+    skipped_by = models.CharField(_("skipped by"), max_length=150, blank=True)
+    skip_reason = models.TextField(_("reason of the skip"), blank=True)
+    started = models.DateTimeField(_("started"), null=True, blank=True)
+    finished = models.DateTimeField(_("finished"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("check")
+        verbose_name_plural = _("checks")
+        ordering = ("cutover", "pk")
+        constraints = [models.UniqueConstraint(fields=("cutover", "key"), name="check_key")]
+
+    def __str__(self) -> str:
+        return self.title
+
+
+class CutoverEvent(AppendOnlyModel):
+    """One line of a cutover's timeline."""
+
+    cutover = models.ForeignKey(Cutover, models.PROTECT, related_name="events", verbose_name=_("cutover"))
+    at = models.DateTimeField(_("at"), default=timezone.now)
+    kind = models.CharField(_("kind"), max_length=40)
+    data = models.JSONField(_("data"), default=dict, blank=True)
+
+    class Meta:
+        verbose_name = _("cutover event")
+        verbose_name_plural = _("cutover events")
+        ordering = ("cutover", "at", "pk")
+
+    def __str__(self) -> str:
+        return f"{self.cutover} {self.kind}"
+
+
+class ProgressSample(models.Model):
+    """Sessions closed, remaining and reconnected at one moment of a cutover."""
+
+    cutover = models.ForeignKey(Cutover, models.CASCADE, related_name="samples", verbose_name=_("cutover"))
+    at = models.DateTimeField(_("at"), default=timezone.now)
+    closed = models.PositiveIntegerField(_("closed"), default=0)
+    remaining = models.PositiveIntegerField(_("remaining"), default=0)
+    reconnected = models.PositiveIntegerField(_("reconnected"), default=0)
+
+    class Meta:
+        verbose_name = _("progress")
+        verbose_name_plural = _("progress")
+        ordering = ("cutover", "at", "pk")
+
+    def __str__(self) -> str:
+        return f"{self.cutover} {self.at:%H:%M:%S}"

@@ -1,0 +1,19 @@
+from importlib import import_module
+from importlib.util import find_spec
+
+from django.contrib import admin
+from django.urls import URLPattern, URLResolver, include, path
+from django.views.generic import RedirectView
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("admin/", admin.site.urls),
+    path("login/", RedirectView.as_view(pattern_name="admin:login", query_string=True), name="login"),
+    path("i18n/", include("django.conf.urls.i18n")),
+]
+
+if find_spec("msha.api") is not None:
+    urlpatterns.append(path("api/", import_module("msha.api").api.urls))
+
+for app in ("units", "domains", "cutover"):
+    if find_spec(f"{app}.urls") is not None:
+        urlpatterns.append(path("", include(f"{app}.urls")))

@@ -1,0 +1,46 @@
+from typing import Any
+
+from django.apps import AppConfig
+
+VIEWER = "viewer"
+OPERATOR = "operator"
+
+_APPS = ("units", "domains", "cutover")
+_EDITED = frozenset(
+    {
+        "namespace", "unit", "unittype", "cluster", "edgenode", "slb",
+        "domain", "domainunit", "uri", "backsources",
+        "cutover",
+    }
+)  # fmt: skip
+"""Models an operator adds and changes; everything else is written by the services alone."""
+_DELETED = frozenset({"unit", "unittype", "cluster", "slb", "domain", "domainunit", "uri", "backsources"})
+
+
+def grant(sender: AppConfig, **_: Any) -> None:
+    """The groups viewer and operator exist and hold what they may do with the app just migrated.
+
+    Runs after every ``migrate`` (and after a test has flushed the database), once Django has made the
+    permissions.
+    """
+    if sender.label not in _APPS:
+        return
+    from django.contrib.auth.models import Group, Permission
+
+    permissions = Permission.objects.filter(content_type__app_label=sender.label).select_related(
+        "content_type"
+    )
+    viewer, _created = Group.objects.get_or_create(name=VIEWER)
+    operator, _created = Group.objects.get_or_create(name=OPERATOR)
+    seen = [p for p in permissions if p.codename.startswith("view_") and p.content_type.model != "apitoken"]
+    viewer.permissions.add(*seen)
+    operator.permissions.add(*seen, *(p for p in permissions if _operates(p.codename, p.content_type.model)))
+
+
+def _operates(codename: str, model: str) -> bool:
+    action = codename.removesuffix(f"_{model}")
+    if action in ("add", "change"):
+        return model in _EDITED
+    if action == "delete":
+        return model in _DELETED
+    return action != "view"  # the permissions of our own: publish, declare_dead, start_cutover, skip_check
