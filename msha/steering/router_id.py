@@ -1,0 +1,268 @@
+"""Reading the routerId of a handshake: ordered sources, transforms, strict parsing.
+
+The first source that carries a value wins; two different values in one source are an error, and so is
+everything but ASCII digits after the transforms.
+"""
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from urllib.parse import quote, unquote, unquote_plus
+
+from msha.steering.errors import InvalidRouterId, InvalidSource
+from msha.steering.ranges import KeySpace
+
+#: A routerId is never longer than this before the transforms; protects ``int()`` and the logs.
+VALUE_LENGTH_LIMIT = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a decision needs of a handshake.
+
+    Attributes:
+        host: the Host header as sent; case and port do not matter.
+        path: the path of the target as sent, still percent-encoded.
+        query: what follows the first ``?`` of the target, without it.
+        headers: ``(lower-case name, value)`` pairs in the order they came, as in an ASGI scope.
+    """
+
+    host: str
+    path: str = "/"
+    query: str = ""
+    headers: Sequence[tuple[bytes, bytes]] = ()
+
+    @classmethod
+    def of(cls, host: str, target: str = "/", headers: Mapping[str, str] | None = None) -> "Request":
+        """A request from readable parts, for testers, probes and prechecks."""
+        path, _, query = target.partition("?")
+        pairs = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in (headers or {}).items()]
+        return cls(host, path, query, pairs)
+
+    def header(self, name: bytes) -> bytes | None:
+        """The first value of a header, or None."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+
+class SourceKind(StrEnum):
+    """Where a routerId can be read from."""
+
+    HEADER = "header"
+    QUERY = "query"
+    COOKIE = "cookie"
+    PATH = "path"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One place to look for the routerId.
+
+    Attributes:
+        name: the header, parameter or cookie; for ``path`` the number of the segment, from 1.
+    """
+
+    kind: SourceKind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+class TransformKind(StrEnum):
+    """What can be done to the text of a routerId before it is read as a number."""
+
+    MODULO = "modulo"
+    TRUNCATE = "truncate"
+    HASH = "hash"
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """One step from the text found to the routerId.
+
+    ``modulo N``: the remainder; ``truncate N``: the last N characters; ``hash crc32``: CRC-32 of its UTF-8.
+    """
+
+    kind: TransformKind
+    argument: int | str
+
+
+@dataclass(frozen=True, slots=True)
+class RouterId:
+    """A routerId and where it was found; ``text`` is what stood there, percent-encoded for a query."""
+
+    value: int
+    source: Source
+    text: str
+
+
+def parse_sources(entries: object, place: str = "sources") -> tuple[Source, ...]:
+    """The sources of ``[{"header": "routerId"}, {"path": 2}]``.
+
+    Raises:
+        InvalidSource: no source at all, an unknown kind, or a name that cannot occur in a request.
+    """
+    if not isinstance(entries, Sequence) or isinstance(entries, str) or not entries:
+        raise InvalidSource(place, "name at least one source, for example header routerId")
+    sources = []
+    for index, entry in enumerate(entries):
+        where = f"{place}[{index}]"
+        kind, name = _single_pair(entry, where)
+        if kind not in set(SourceKind):
+            raise InvalidSource(where, f"{kind!r} is not a source; use header, query, cookie or path")
+        name = str(name)
+        if kind == SourceKind.PATH:
+            if not (name.isascii() and name.isdigit() and 1 <= int(name) <= 32):
+                raise InvalidSource(where, f"{name!r} is not the number of a path segment, from 1 to 32")
+        elif not name or len(name) > 64 or not name.isascii() or set(name) & set(" \t\r\n;,=&?#:\"'\\"):
+            raise InvalidSource(where, f"{name!r} is not a name of a {kind}")
+        source = Source(SourceKind(kind), name)
+        if source in sources:
+            raise InvalidSource(where, f"{source} is named twice")
+        sources.append(source)
+    return tuple(sources)
+
+
+def parse_transforms(entries: object, place: str = "transform") -> tuple[Transform, ...]:
+    """The transforms of ``[{"truncate": 6}, {"modulo": 10000}, {"hash": "crc32"}]``, in order.
+
+    Raises:
+        InvalidSource: an unknown transform or an argument that makes no sense.
+    """
+    if not isinstance(entries, Sequence) or isinstance(entries, str):
+        raise InvalidSource(place, "must be a list such as [{modulo: 10000}]")
+    transforms = []
+    for index, entry in enumerate(entries):
+        where = f"{place}[{index}]"
+        kind, argument = _single_pair(entry, where)
+        if kind == TransformKind.HASH:
+            if argument != "crc32":
+                raise InvalidSource(where, f"{argument!r} is not a hash; use crc32")
+            transforms.append(Transform(TransformKind.HASH, "crc32"))
+        elif kind in (TransformKind.MODULO, TransformKind.TRUNCATE):
+            if isinstance(argument, bool) or not isinstance(argument, int) or argument < 1:
+                raise InvalidSource(where, f"{kind} takes a whole number from 1, not {argument!r}")
+            transforms.append(Transform(TransformKind(kind), argument))
+        else:
+            raise InvalidSource(where, f"{kind!r} is not a transform; use modulo, truncate or hash")
+    return tuple(transforms)
+
+
+def _single_pair(entry: object, place: str) -> tuple[str, object]:
+    if not isinstance(entry, Mapping) or len(entry) != 1:
+        raise InvalidSource(place, "must be one pair such as {header: routerId}")
+    kind, value = next(iter(entry.items()))
+    return str(kind), value
+
+
+@dataclass(frozen=True)
+class RouterIdReader:
+    """Reads the routerId of requests, after sources and transforms were compiled once."""
+
+    sources: tuple[Source, ...]
+    transforms: tuple[Transform, ...]
+    key_space: KeySpace
+    _finders: tuple[tuple[Source, "Finder"], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        finders = tuple((source, _FINDERS[source.kind](source.name)) for source in self.sources)
+        object.__setattr__(self, "_finders", finders)
+
+    def read(self, request: Request) -> RouterId | None:
+        """The routerId, or None for untagged traffic.
+
+        Raises:
+            InvalidRouterId: two different values in the winning source, or one that is not a usable id.
+        """
+        for source, find in self._finders:
+            value: str | None = None
+            for found in find(request):
+                if value is not None and found != value:
+                    raise InvalidRouterId(str(source), "has two different values")
+                value = found
+            if value is not None:
+                return RouterId(self._number(value, source), source, quote(value, safe=""))
+        return None
+
+    def _number(self, text: str, source: Source) -> int:
+        if len(text) > VALUE_LENGTH_LIMIT:
+            raise InvalidRouterId(str(source), f"is longer than {VALUE_LENGTH_LIMIT} characters")
+        for transform in self.transforms:
+            match transform.kind, transform.argument:
+                case TransformKind.MODULO, int(divisor):
+                    text = str(_digits(text, source) % divisor)
+                case TransformKind.TRUNCATE, int(length):
+                    text = text[-length:]
+                case _:
+                    text = str(zlib.crc32(text.encode()))
+        number = _digits(text, source)
+        if not self.key_space.contains(number):
+            raise InvalidRouterId(str(source), f"{number} leaves the key space {self.key_space}")
+        return number
+
+
+def _digits(text: str, source: Source) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise InvalidRouterId(str(source), f"{text[:40]!r} is not a number in ASCII digits")
+    return int(text)
+
+
+Finder = Callable[[Request], Iterator[str]]
+
+
+def _header_finder(name: str) -> Finder:
+    wanted = name.lower().encode("latin-1")
+
+    def find(request: Request) -> Iterator[str]:
+        for key, value in request.headers:
+            if key == wanted:
+                yield value.decode("latin-1").strip(" \t")
+
+    return find
+
+
+def _query_finder(name: str) -> Finder:
+    def find(request: Request) -> Iterator[str]:
+        if not request.query:
+            return
+        for pair in request.query.split("&"):
+            key, _, value = pair.partition("=")
+            if key == name or ("%" in key and unquote_plus(key) == name):
+                yield unquote_plus(value)
+
+    return find
+
+
+def _cookie_finder(name: str) -> Finder:
+    def find(request: Request) -> Iterator[str]:
+        for key, value in request.headers:
+            if key == b"cookie":
+                for pair in value.decode("latin-1").split(";"):
+                    cookie, separator, text = pair.strip(" \t").partition("=")
+                    if separator and cookie == name:
+                        yield text.strip('"')
+
+    return find
+
+
+def _path_finder(name: str) -> Finder:
+    index = int(name)
+
+    def find(request: Request) -> Iterator[str]:
+        segments = request.path.split("/")
+        if index < len(segments) and segments[index]:
+            yield unquote(segments[index])
+
+    return find
+
+
+_FINDERS: Mapping[SourceKind, Callable[[str], Finder]] = {
+    SourceKind.HEADER: _header_finder,
+    SourceKind.QUERY: _query_finder,
+    SourceKind.COOKIE: _cookie_finder,
+    SourceKind.PATH: _path_finder,
+}
