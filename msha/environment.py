@@ -1,4 +1,4 @@
-"""Readers of the environment: each returns a checked value, or refuses in a sentence that names the variable."""
+"""Readers of the environment: each returns a checked value, or refuses and names the variable."""
 
 import os
 from dataclasses import dataclass, field

@@ -21,7 +21,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 DEBUG = environment.boolean("MSHA_DEBUG", False)
 DEMO = environment.boolean("MSHA_DEMO", False)
-TESTING = "pytest" in sys.modules
+TESTING = "pytest" in sys.modules or "mypy" in sys.modules
 _RELAXED = DEBUG or DEMO or TESTING
 
 SECRET_KEY = environment.text(
