@@ -36,10 +36,10 @@ def make_application(city: str, *, every_s: float, tick_s: float | None) -> Any:
     from channels.generic.websocket import AsyncWebsocketConsumer
     from channels.routing import ProtocolTypeRouter
 
-    room: set[Visitor] = set()
+    room: set[Any] = set()
     clocks: list[asyncio.Task[None]] = []
 
-    async def tell(text: str, everybody_but: "Visitor | None" = None) -> None:
+    async def tell(text: str, everybody_but: Any = None) -> None:
         for visitor in list(room):
             if visitor is not everybody_but and visitor in room:
                 await visitor.send(text_data=text)

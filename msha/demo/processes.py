@@ -47,7 +47,8 @@ class NotReadyInTime(Transient):
         self.last_lines = last_lines
 
     def __str__(self) -> str:
-        return f"{self.name} was not ready after {self.waited_s:.0f} s. The end of {self.log}:\n{self.last_lines}"
+        late = f"{self.name} was not ready after {self.waited_s:.0f} s"
+        return f"{late}. The end of {self.log}:\n{self.last_lines}"
 
 
 class Child:

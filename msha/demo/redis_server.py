@@ -15,8 +15,8 @@ LONGEST_SOCKET_PATH = 100
 class NoRedis(Terminal):
     def __str__(self) -> str:
         return (
-            "There is no Redis: the bundled Valkey does not run on this machine and no redis-server is on PATH. "
-            "Install redis-server, or set REDIS_URL."
+            "There is no Redis: the bundled Valkey does not run on this machine, and no redis-server is on "
+            "PATH. Install redis-server, or set REDIS_URL."
         )
 
 

@@ -1,0 +1,80 @@
+"""The back-source server of the demo says what the document's server says."""
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from msha.demo.ports import free_ports
+from msha.demo.processes import Child, stop
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    directory = tmp_path_factory.mktemp("source")
+    (port,) = free_ports(1)
+    options = ["--city", "hangzhou", "--port", str(port), "--every-s", "0.5", "--tick-s", "0.05"]
+    argv = [sys.executable, "-m", "msha.demo.backsource", *options]
+    child = Child("source", argv, log=directory / "log", env=dict(os.environ), cwd=Path.cwd()).start()
+    try:
+        child.wait_until(lambda it: "ready" in it.text(), 30)
+        yield f"ws://127.0.0.1:{port}"
+    finally:
+        stop([child])
+
+
+async def hear(connection: ClientConnection, pattern: str) -> str:
+    """The first message that matches, within a deadline."""
+    async with asyncio.timeout(10):
+        async for message in connection:
+            assert isinstance(message, str)
+            if re.fullmatch(pattern, message):
+                return message
+    raise AssertionError(f"closed before {pattern} was heard")
+
+
+async def test_a_visitor_is_welcomed_and_the_others_are_told(server: str) -> None:
+    async with (
+        connect(f"{server}/", proxy=None) as first,
+        connect(f"{server}/chat?x=1", proxy=None) as second,
+    ):
+        assert await first.recv() == "Welcome to the server!hangzhou"
+        assert await second.recv() == "Welcome to the server!hangzhou"
+        assert await hear(first, "hangzhou new connection: .*") == "hangzhou new connection: /chat"
+
+
+async def test_a_visitor_does_not_hear_of_its_own_arrival(server: str) -> None:
+    async with connect(f"{server}/", proxy=None) as alone:
+        await alone.send("end")
+        heard = []
+        async for message in alone:
+            heard.append(message)
+            if message == "end:hangzhou":
+                break
+        assert not [message for message in heard if "new connection" in str(message)]
+
+
+async def test_what_one_says_everybody_hears(server: str) -> None:
+    async with connect(f"{server}/", proxy=None) as speaker, connect(f"{server}/", proxy=None) as listener:
+        await speaker.send("1604389722277")
+        assert await hear(speaker, r"\d+:hangzhou") == "1604389722277:hangzhou"
+        assert await hear(listener, r"\d+:hangzhou") == "1604389722277:hangzhou"
+
+
+async def test_everybody_gets_a_random_number_now_and_then(server: str) -> None:
+    async with connect(f"{server}/", proxy=None) as listener:
+        await hear(listener, r"0\.\d+(e-\d+)?:hangzhou")
+
+
+async def test_ticks_are_counted_without_a_gap(server: str) -> None:
+    async with connect(f"{server}/", proxy=None) as listener:
+        numbers = [
+            int((await hear(listener, r"tick \d+:hangzhou")).removeprefix("tick ").partition(":")[0])
+            for _ in range(10)
+        ]
+        assert numbers == list(range(numbers[0], numbers[0] + 10))
