@@ -24,7 +24,9 @@ class Cutover(Dated):
         ABORTED = "aborted", _("aborted")
         DISCARDED = "discarded", _("discarded")
 
+    BEFORE = (State.DRAFT, State.PREVIEWED, State.CHECKING, State.CHECKED)
     ACTIVE = (State.STARTING, State.PREPARE, State.FREEZE, State.ACTIVATE, State.RELEASE, State.ABORTING)
+    ENDED = (State.DONE, State.ABORTED, State.DISCARDED)
 
     namespace = models.ForeignKey(
         Namespace, models.PROTECT, related_name="cutovers", verbose_name=_("namespace")
@@ -32,13 +34,43 @@ class Cutover(Dated):
     number = models.PositiveIntegerField(_("number"), help_text=_("Counts the cutovers of the namespace."))
     unit_type = models.CharField(_("unit type"), max_length=63)
     state = models.CharField(_("state"), max_length=12, choices=State, default=State.DRAFT)
-    turned = models.BooleanField(_("turned round"), default=False)
-    epoch = models.PositiveBigIntegerField(_("epoch"), default=0)
+    batch = models.PositiveSmallIntegerField(
+        _("batch"), default=0, help_text=_("Index of the slice of ids that is moving.")
+    )
+    turns = models.PositiveSmallIntegerField(
+        _("turns"),
+        default=0,
+        help_text=_("How often this batch was turned round; odd means on the way back."),
+    )
+    epoch = models.PositiveBigIntegerField(
+        _("epoch"), default=0, help_text=_("The epoch under which the running step was published.")
+    )
     base_version = models.PositiveBigIntegerField(_("previewed against version"), default=0)
-    base_digest = models.CharField(_("digest of that version"), max_length=64, blank=True)
+    base_digest = models.CharField(
+        _("digest of the rules previewed against"),
+        max_length=64,
+        blank=True,
+        help_text=_("Of key space and unit types, without epoch and running cutover."),
+    )
     old_rule = models.JSONField(_("rule before"), default=dict)
     new_rule = models.JSONField(_("rule after"), default=dict)
-    moved = models.JSONField(_("moved ids"), default=list)
+    moved = models.JSONField(
+        _("moved ids"),
+        default=list,
+        help_text=_("[[first, last, losing unit, gaining unit], ...], inclusive."),
+    )
+    plan = models.JSONField(
+        _("plan"),
+        default=dict,
+        blank=True,
+        help_text=_("Key space, batches and gaining clusters, fixed at the start."),
+    )
+    impact = models.JSONField(
+        _("impact"),
+        default=dict,
+        blank=True,
+        help_text=_("Live sessions of the moved ids as counted for the preview."),
+    )
     created_by = models.CharField(_("created by"), max_length=150, blank=True)
     started_by = models.CharField(_("started by"), max_length=150, blank=True)
     reason = models.TextField(_("reason"), blank=True)
@@ -76,6 +108,25 @@ class Cutover(Dated):
 
     def __str__(self) -> str:
         return f"{self.namespace} #{self.number}"
+
+    @property
+    def active(self) -> bool:
+        """Whether it holds the one active place of its namespace."""
+        return self.state in self.ACTIVE
+
+    @property
+    def ended(self) -> bool:
+        return self.state in self.ENDED
+
+    @property
+    def editable(self) -> bool:
+        """Whether its rule may still be adjusted."""
+        return not self.active and not self.ended
+
+    @property
+    def turned(self) -> bool:
+        """Whether ids are on their way back to their old owners."""
+        return self.turns % 2 == 1
 
 
 class Check(models.Model):
