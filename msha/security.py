@@ -33,15 +33,10 @@ class ContentSecurityPolicy:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        if iscoroutinefunction(self):
-            return self._later(request)
         response = self.get_response(request)
-        assert not isinstance(response, Awaitable)
-        return self._marked(response)
+        return self._marked(response) if isinstance(response, HttpResponseBase) else self._later(response)
 
-    async def _later(self, request: HttpRequest) -> HttpResponseBase:
-        response = self.get_response(request)
-        assert isinstance(response, Awaitable)
+    async def _later(self, response: Awaitable[HttpResponseBase]) -> HttpResponseBase:
         return self._marked(await response)
 
     @staticmethod

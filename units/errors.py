@@ -44,13 +44,3 @@ class PublishingStopped(Terminal):
             "namespace": self.namespace,
             "reason": self.reason,
         }
-
-
-@dataclass
-class InUse(Terminal):
-    """Something cannot be removed or moved, because a cutover or a domain uses it (PROTOCOL P3)."""
-
-    sentences: list[str]
-
-    def __str__(self) -> str:
-        return " ".join(self.sentences)

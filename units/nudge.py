@@ -131,15 +131,15 @@ def nudge_namespace(namespace_pk: int) -> None:
     """Whoever watches the namespace will look again soon. Call it after the commit; it never raises."""
     hub.wake(namespace_pk)
     try:
-        loop = asyncio.get_running_loop()
+        here = asyncio.get_running_loop()
     except RuntimeError:
-        loop = hub.loop()
-        if loop is None:
+        there = hub.loop()
+        if there is None:
             async_to_sync(_send)(namespace_pk)
         else:
-            asyncio.run_coroutine_threadsafe(_send(namespace_pk), loop)
+            asyncio.run_coroutine_threadsafe(_send(namespace_pk), there)
         return
-    task = loop.create_task(_send(namespace_pk))
+    task = here.create_task(_send(namespace_pk))
     _sending.add(task)
     task.add_done_callback(_sending.discard)
 

@@ -11,10 +11,12 @@ from django.db import transaction
 from django.utils.translation import gettext
 
 from msha.steering import snapshot as steering
-from units import audit, usage
-from units.errors import InUse, PublishingStopped, Refused, VersionConflict
+from units import audit
+from units.errors import PublishingStopped, Refused, VersionConflict
+from units.in_use import refuse_removal_if_used
 from units.models import Namespace, Snapshot
 from units.nudge import nudge_namespace
+from units.removals import removed
 from units.signals import announce, published
 
 Document = dict[str, Any]
@@ -165,9 +167,7 @@ def _check(namespace: Namespace, document: Document | None, change: Change) -> N
         raise TypeError(f"the rule part after epoch {namespace.epoch} has epoch {change.rule.get('epoch')}")
     if change.config is not None:
         steering.check_config(change.config)
-        used = usage.units_in_cutover(namespace.pk, document["rule"])
-        if sentences := usage.taken_away(document["config"], change.config, used):
-            raise InUse(sentences)
+        refuse_removal_if_used(namespace, *removed(document["config"], change.config))
 
 
 def _assert_copied(before: Document, after: Document, change: Change) -> None:
