@@ -117,11 +117,9 @@ class Client:
                 ping_interval=None,
             ) as connection:
                 self._note(Happening.CONNECTED, target)
-                await connection.send(str(int(time.time() * 1000)))
-                await self._listen(connection)
-                self._note(
-                    Happening.DISCONNECTED, f"{connection.close_code} {connection.close_reason}".strip()
-                )
+                await self._talk(connection)
+                ending = f"{connection.close_code} {connection.close_reason}".strip()
+                self._note(Happening.DISCONNECTED, ending)
         except InvalidStatus as refusal:
             location = refusal.response.headers.get("Location")
             if 300 <= refusal.response.status_code < 400 and location:
@@ -129,15 +127,20 @@ class Client:
                 self.host = location
                 return True
             self._note(Happening.REFUSED, f"HTTP {refusal.response.status_code}")
-        except (OSError, InvalidHandshake, ConnectionClosed, TimeoutError, EOFError) as error:
+        except (OSError, InvalidHandshake, TimeoutError, EOFError) as error:
             self._note(Happening.REFUSED, f"{type(error).__name__}: {error}")
         return False
 
-    async def _listen(self, connection: ClientConnection) -> None:
-        async for message in connection:
-            self._note(
-                Happening.MESSAGE, message if isinstance(message, str) else message.decode(errors="replace")
-            )
+    async def _talk(self, connection: ClientConnection) -> None:
+        """The connection has ended, in whatever way."""
+        try:
+            await connection.send(str(int(time.time() * 1000)))
+            while True:
+                message = await connection.recv()
+                text = message if isinstance(message, str) else message.decode(errors="replace")
+                self._note(Happening.MESSAGE, text)
+        except ConnectionClosed:
+            pass
 
     def _note(self, happening: Happening, text: str) -> None:
         self.note(Event(self.router_id, happening, text, time.monotonic()))
