@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import signal
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -171,6 +172,23 @@ class Fleet:
     def manage(self, *arguments: str) -> str:
         """What ``manage.py ...`` printed in this fleet's environment."""
         return self.run_once("manage", [sys.executable, "manage.py", *arguments])
+
+    def mshactl(
+        self, *arguments: str, role: str = "admin", timeout_s: float = 60.0
+    ) -> "subprocess.CompletedProcess[str]":
+        """What ``mshactl ...`` did, with the token of that role."""
+        environment = self._plain_environment()
+        environment |= {"MSHA_URL": self.console_url, "MSHA_TOKEN": self.logins[role].token}
+        argv = [sys.executable, "-m", "msha.cli", *arguments]
+        return subprocess.run(
+            argv,
+            env=environment,
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
 
     # -- how each is run --
 
