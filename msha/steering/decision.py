@@ -1,6 +1,6 @@
 """The heart of the product: what an edge does with a handshake.
 
-One function over a compiled snapshot. The edge, the route tester, the prechecks and the simulation all call it.
+One function over a compiled snapshot. The edge, the route tester, the prechecks and the simulation call it.
 """
 
 import re

@@ -46,6 +46,33 @@ def as_text(value: Any) -> str:
     return text
 
 
+#: The order in which the keys of a snapshot's document are read most easily; all others follow by name.
+_READING_ORDER = (
+    "schema", "namespace", "namespace_id", "version", "config", "rule",
+    "units", "clusters", "domains", "limits",
+    "epoch", "cutover", "key_space", "default_unit_type", "unit_types",
+    "code", "name", "unit", "center", "protocol", "slbs",
+    "dns", "multi_unit", "correction", "redirect_scheme", "ports", "uris", "path", "balance", "back_sources",
+    "sources", "transform", "untagged", "ranges", "exact",
+    "id", "unit_type", "phase", "both", "moved", "min", "max",
+)  # fmt: skip
+_RANK = {key: rank for rank, key in enumerate(_READING_ORDER)}
+
+
+def document_text(value: Any) -> str:
+    """A snapshot's document, or a part of one, as YAML for people; equal values give equal texts."""
+    return as_text(_in_reading_order(value))
+
+
+def _in_reading_order(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_in_reading_order(item) for item in value]
+    if isinstance(value, dict):
+        keys = sorted(value, key=lambda key: (_RANK.get(key, len(_RANK)), key))
+        return {key: _in_reading_order(value[key]) for key in keys}
+    return value
+
+
 def rule_text(namespace: str, key_space: dict[str, int], unit_type: dict[str, Any]) -> str:
     """The rule of one unit type as operators read it: the 规则文本 of the cutover page."""
     lines = [

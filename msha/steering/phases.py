@@ -1,7 +1,7 @@
 """The cutover protocol as values: which rule part a step publishes, and when the next step may follow.
 
 The invariant: an id is accepted by the gaining units only in a step that follows a FREEZE which **every
-enrolled node** of **every losing unit** has acked and drained, or which proven-dead nodes can no longer break.
+enrolled node** of **every losing unit** has acked and drained, or is proven dead.
 A step that fails before ACTIVATE is undone (abort); after it, the way back is the same protocol in the other
 direction (turn-around): FREEZE on both sides, ACTIVATE the old owners, RELEASE.
 
@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any
 
 from msha.steering.errors import InvalidStep
-from msha.steering.ranges import KeySpace, MovedIds, RangeTable, diff, moved_everything
+from msha.steering.ranges import KeySpace, MovedIds, MovedRange, RangeTable, diff, moved_everything
 
 #: A gate that has not passed by then aborts (PREPARE, first FREEZE) or raises an alarm (all others).
 GATE_DEADLINE_S = 10.0
@@ -47,7 +47,7 @@ class Step:
 
     Attributes:
         batch: index of the slice that is moving.
-        turns: how often the direction was reversed in this batch; odd means ids go back to their old owners.
+        turns: how often the direction was reversed in this batch; odd means ids go back.
     """
 
     phase: Phase
@@ -79,19 +79,19 @@ def table_of(unit_type: UnitTypeDict, key_space: KeySpace) -> RangeTable:
 
 def sliced(moved: MovedIds, sizes: Sequence[int]) -> tuple[MovedIds, ...]:
     """The moved set cut into batches of about ``sizes`` ids each; the last takes the rest."""
-    batches: list[list[list[int | str]]] = [[] for _ in sizes]
+    batches: list[list[MovedRange]] = [[] for _ in sizes]
     room = list(sizes)
     index = 0
-    for first, last, losing, gaining in moved.as_lists():
-        assert isinstance(first, int) and isinstance(last, int)
-        while first <= last:
+    for move in moved:
+        start = move.start
+        while start < move.end:
             while index < len(room) - 1 and room[index] <= 0:
                 index += 1
-            end = last if index == len(room) - 1 else min(last, first + room[index] - 1)
-            batches[index].append([first, end, losing, gaining])
-            room[index] -= end - first + 1
-            first = end + 1
-    return tuple(MovedIds.from_lists(rows) for rows in batches if rows)
+            end = move.end if index == len(room) - 1 else min(move.end, start + room[index])
+            batches[index].append(MovedRange(start, end, move.losing, move.gaining))
+            room[index] -= end - start
+            start = end
+    return tuple(MovedIds(tuple(rows)) for rows in batches if rows)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Plan:
         return batch.swapped() if step.backwards else batch
 
     def unit_type_in(self, step: Step) -> UnitTypeDict:
-        """The unit type that a step publishes: its source side up to FREEZE, its target side from ACTIVATE."""
+        """The unit type a step publishes: its source side up to FREEZE, its target side from ACTIVATE."""
         finished = step.batch
         if step.phase is Phase.ABORT:
             return self.after(finished)
@@ -275,10 +275,8 @@ def _missing(plan: Plan, step: Step, epoch: int, enrolled: Sequence[NodeView]) -
     match step.phase:
         case Phase.PREPARE:
             for node in enrolled:
-                acked = node.acked_epoch >= epoch
-                if node.unit in losing and not acked:
-                    yield node.name
-                elif node.unit not in losing and node.live and not (acked or node.parked):
+                excused = node.unit not in losing and (node.parked or not node.live)
+                if node.acked_epoch < epoch and not excused:
                     yield node.name
             yield from _clusters_without_ack(plan, gaining, epoch, enrolled, live=True)
         case Phase.FREEZE:

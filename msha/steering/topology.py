@@ -266,7 +266,7 @@ def normal(topology: Topology) -> Topology:
         units=topology.units,
         unit_types=tuple(sorted(unit_types, key=lambda unit_type: unit_type.name)),
         clusters=tuple(sorted(map(_normal_cluster, topology.clusters), key=lambda cluster: cluster.name)),
-        domains=tuple(sorted(map(_normal_domain, topology.domains), key=lambda domain: domain.name)),
+        domains=tuple(sorted(map(normal_domain, topology.domains), key=lambda domain: domain.name)),
     )
 
 
@@ -291,7 +291,8 @@ def _normal_cluster(cluster: Cluster) -> Cluster:
     return Cluster(cluster.name, cluster.unit, cluster.protocol, tuple(sorted(cluster.slbs)), cluster.joined)
 
 
-def _normal_domain(domain: Domain) -> Domain:
+def normal_domain(domain: Domain) -> Domain:
+    """The same domain in normal form."""
     ports = dict.fromkeys(domain.clusters, DEFAULT_PORT) | dict(domain.ports)
     uris = [
         Uri(uri.path, uri.balance, {unit: servers for unit, servers in uri.back_sources.items() if servers})

@@ -230,9 +230,9 @@ def decode(text: str) -> Message:
         data = json.loads(text)
     except ValueError as error:
         raise InvalidMessage(f"not JSON ({error})") from error
-    if not isinstance(data, dict) or data.get("type") not in _CLASSES:
+    name = data.get("type") if isinstance(data, dict) else None
+    if not isinstance(name, str) or name not in _CLASSES:
         raise InvalidMessage("not an object with a known type")
-    name = data["type"]
     known = {}
     for key, hint in _HINTS[name].items():
         if key not in data:

@@ -1,0 +1,118 @@
+"""Where the routerId is found, and what is refused instead of guessed."""
+
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msha.steering.errors import InvalidRouterId, InvalidSource
+from msha.steering.ranges import KeySpace
+from msha.steering.router_id import Request, RouterIdReader, parse_sources, parse_transforms
+
+SPACE = KeySpace()
+
+
+def reader(
+    sources: list[dict[str, object]], transforms: list[dict[str, object]] | None = None
+) -> RouterIdReader:
+    return RouterIdReader(parse_sources(sources), parse_transforms(transforms or []), SPACE)
+
+
+ALL = reader([{"header": "routerId"}, {"query": "routerId"}, {"cookie": "routerId"}, {"path": 2}])
+
+
+@pytest.mark.parametrize(
+    ("target", "headers", "value"),
+    [
+        ("/", {"RouterID": "1111"}, 1111),
+        ("/?routerId=1111", {}, 1111),
+        ("/?a=b&router%49d=1111", {}, 1111),
+        ("/", {"Cookie": "a=b; routerId=1111; c=d"}, 1111),
+        ("/", {"Cookie": 'routerId="1111"'}, 1111),
+        ("/chat/1111/x", {}, 1111),
+        ("/?routerId=2", {"routerId": "1"}, 1),
+        ("/chat/3?routerId=2", {"Cookie": "routerId=9"}, 2),
+        ("/", {"routerId": "0042"}, 42),
+    ],
+)
+def test_the_first_source_with_a_value_wins(target: str, headers: dict[str, str], value: int) -> None:
+    found = ALL.read(Request.of("h", target, headers))
+    assert found is not None
+    assert found.value == value
+
+
+def test_a_request_without_any_source_is_untagged() -> None:
+    assert ALL.read(Request.of("h", "/chat", {"Cookie": "other=1"})) is None
+
+
+@pytest.mark.parametrize(
+    "value", ["", "abc", "-1", "+1", "1.0", "１２", "1 2", "0x10", "10000", "9" * 129, "1,1"]
+)
+def test_anything_but_digits_in_the_key_space_is_refused(value: str) -> None:
+    target = f"/?routerId={value}"
+    with pytest.raises(InvalidRouterId, match="query routerId"):
+        ALL.read(Request("h", "/", target[2:]))
+
+
+def test_two_different_values_in_one_source_are_refused_and_equal_ones_are_not() -> None:
+    with pytest.raises(InvalidRouterId, match="two different values"):
+        ALL.read(Request("h", "/", "routerId=1&routerId=2"))
+    found = ALL.read(Request("h", "/", "", [(b"routerid", b"7"), (b"routerid", b"7")]))
+    assert found is not None
+    assert found.value == 7
+
+
+@given(st.integers(0, 10**30), st.integers(1, 9999))
+def test_modulo_is_the_remainder(number: int, divisor: int) -> None:
+    found = reader([{"query": "id"}], [{"modulo": divisor}]).read(Request("h", "/", f"id={number}"))
+    assert found is not None
+    assert found.value == number % divisor
+
+
+@given(st.text(st.characters(codec="ascii", categories=["L", "N"]), min_size=1, max_size=60))
+def test_hash_then_modulo_takes_any_text(text: str) -> None:
+    reading = reader([{"header": "user"}], [{"hash": "crc32"}, {"modulo": 10000}])
+    found = reading.read(Request.of("h", "/", {"user": text}))
+    assert found is not None
+    assert found.value == zlib.crc32(text.encode()) % 10000
+
+
+def test_truncate_keeps_the_last_characters() -> None:
+    found = reader([{"query": "id"}], [{"truncate": 4}]).read(Request("h", "/", "id=208812345678"))
+    assert found is not None
+    assert found.value == 5678
+
+
+@pytest.mark.parametrize(
+    ("sources", "sentence"),
+    [
+        ([], "at least one source"),
+        ([{"body": "x"}], "'body' is not a source"),
+        ([{"header": "a b"}], "not a name of a header"),
+        ([{"header": ""}], "not a name"),
+        ([{"path": 0}], "number of a path segment"),
+        ([{"path": "x"}], "number of a path segment"),
+        ([{"header": "a"}, {"header": "a"}], "named twice"),
+        ([{"header": "a", "query": "b"}], "one pair"),
+        ("header", "at least one source"),
+    ],
+)
+def test_wrong_sources_are_refused_in_a_sentence(sources: object, sentence: str) -> None:
+    with pytest.raises(InvalidSource, match=sentence):
+        parse_sources(sources)
+
+
+@pytest.mark.parametrize(
+    ("transforms", "sentence"),
+    [
+        ([{"modulo": 0}], "from 1"),
+        ([{"modulo": True}], "from 1"),
+        ([{"hash": "md5"}], "use crc32"),
+        ([{"double": 2}], "is not a transform"),
+        ("x", "must be a list"),
+    ],
+)
+def test_wrong_transforms_are_refused_in_a_sentence(transforms: object, sentence: str) -> None:
+    with pytest.raises(InvalidSource, match=sentence):
+        parse_transforms(transforms)
