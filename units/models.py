@@ -310,9 +310,15 @@ class EdgeNode(OfOneUnit):
     # Observed: what the node said on its control stream.
     connected = models.BooleanField(_("connected"), default=False, editable=False)
     connection_id = models.CharField(max_length=36, blank=True, editable=False)
+    pid = models.PositiveBigIntegerField(_("process id"), default=0, editable=False)
     address = models.CharField(_("listens on"), max_length=200, blank=True, editable=False)
     software = models.CharField(_("software"), max_length=60, blank=True, editable=False)
     workers = models.PositiveSmallIntegerField(_("workers"), default=0, editable=False)
+    # What it says is on its disk; the database may not know it (PROTOCOL P4). No gate looks at these.
+    reported_version = models.PositiveBigIntegerField(_("reported version"), default=0, editable=False)
+    reported_digest = models.CharField(_("reported digest"), max_length=64, blank=True, editable=False)
+    reported_epoch = models.PositiveBigIntegerField(_("reported epoch"), default=0, editable=False)
+    # What it acked under its present enrolment: known versions with the right digest.
     applied_version = models.PositiveBigIntegerField(_("applied version"), default=0, editable=False)
     applied_digest = models.CharField(_("applied digest"), max_length=64, blank=True, editable=False)
     applied_epoch = models.PositiveBigIntegerField(_("applied epoch"), default=0, editable=False)

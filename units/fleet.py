@@ -1,0 +1,51 @@
+"""Whether the fleet knows of versions that the database has forgotten (PROTOCOL P4)."""
+
+import structlog
+from django.db import transaction
+
+from units.alarms import raise_alarm
+from units.models import EdgeNode, Namespace, Snapshot
+
+#: The kind of the alarm.
+AHEAD = "node_ahead"
+
+log = structlog.get_logger(__name__)
+
+
+def notice(node_id: int, version: int, digest: str, enrolment: int | None = None) -> bool:
+    """Whether the node knows a version, a content or an enrolment that the database does not.
+
+    Then publishing has stopped, with an alarm, until ``manage.py after_restore`` has put the version above
+    the fleet's highest: a second content under a known number would never reach the node.
+    """
+    if version <= 0:
+        return False
+    with transaction.atomic():
+        node = EdgeNode.objects.select_related("namespace").get(pk=node_id)
+        if version <= node.namespace.version and not _other_content(node, version, digest):
+            return False
+        sentence = _sentence(node, version)
+        Namespace.objects.filter(pk=node.namespace_id, publishing_stopped="").update(
+            publishing_stopped=sentence
+        )
+        raise_alarm(node.namespace_id, AHEAD, sentence, subject=node.name)
+        if enrolment is not None:  # it was enrolled by what the database has forgotten, and counts
+            EdgeNode.objects.filter(pk=node_id, enrolment__lt=enrolment).exclude(
+                state=EdgeNode.State.DEAD
+            ).update(enrolment=enrolment, state=EdgeNode.State.ENROLLED)
+    log.error("node_ahead_of_database", node=node.name, version=version, known=node.namespace.version)
+    return True
+
+
+def _other_content(node: EdgeNode, version: int, digest: str) -> bool:
+    stored = Snapshot.objects.filter(namespace_id=node.namespace_id, version=version).values_list(
+        "digest", flat=True
+    )
+    return stored.first() != digest
+
+
+def _sentence(node: EdgeNode, version: int) -> str:
+    return (
+        f"Node {node.name} has version {version}, which this database (at version {node.namespace.version})"
+        " never published: it was restored from an older backup. Run: manage.py after_restore"
+    )
