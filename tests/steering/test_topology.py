@@ -4,16 +4,17 @@ import pytest
 import yaml
 from hypothesis import given
 
-from msha.steering import snapshot, topology
+from msha.steering import snapshot, topology, topology_file
 from msha.steering.decision import Redirect, Tunnel, decide
 from msha.steering.router_id import Request
-from msha.steering.topology import Act, InvalidTopology
+from msha.steering.topology import Act
+from msha.steering.topology_file import InvalidTopology
 from tests.support.topologies import WALK_THROUGH, topologies
 
 
 @given(topologies())
 def test_the_text_of_a_topology_reads_back_as_the_same_topology(any_topology: topology.Topology) -> None:
-    assert topology.parse(topology.to_yaml(any_topology)) == any_topology
+    assert topology_file.parse(topology_file.to_yaml(any_topology)) == any_topology
 
 
 @given(topologies())
@@ -34,7 +35,7 @@ def test_two_topologies_differ_in_nothing_exactly_when_they_are_equal(
 
 
 def test_the_compiled_walk_through_steers_as_the_document_shows() -> None:
-    loaded = snapshot.load(topology.compiled(topology.parse(WALK_THROUGH)).body)
+    loaded = snapshot.load(topology.compiled(topology_file.parse(WALK_THROUGH)).body)
 
     def decided(router_id: str) -> object:
         headers = {"routerId": router_id, "unitType": "unit_type"}
@@ -50,13 +51,13 @@ def test_the_same_file_compiles_to_the_same_digest_whatever_the_order_of_its_par
     value = yaml.safe_load(WALK_THROUGH)
     value["clusters"].reverse()
     value["unit_types"][0]["ranges"] = dict(reversed(value["unit_types"][0]["ranges"].items()))
-    reordered = topology.parse(yaml.safe_dump(value, sort_keys=True, allow_unicode=True))
-    assert topology.compiled(reordered).digest == topology.compiled(topology.parse(WALK_THROUGH)).digest
+    reordered = topology_file.parse(yaml.safe_dump(value, sort_keys=True, allow_unicode=True))
+    assert topology.compiled(reordered).digest == topology.compiled(topology_file.parse(WALK_THROUGH)).digest
 
 
 def test_a_cluster_that_has_not_joined_the_access_layer_stays_out_of_the_snapshot() -> None:
     text = WALK_THROUGH.replace("domains:", "  - {name: spare, unit: unbj, joined: false}\ndomains:")
-    document = json.loads(topology.compiled(topology.parse(text)).body)
+    document = json.loads(topology.compiled(topology_file.parse(text)).body)
     assert [cluster["name"] for cluster in document["config"]["clusters"]] == ["ws-bj-2", "ws-hz-2"]
 
 
@@ -99,7 +100,7 @@ def test_a_cluster_that_has_not_joined_the_access_layer_stays_out_of_the_snapsho
 def test_a_fault_in_the_file_is_named_with_its_place(old: str, new: str, complaint: str) -> None:
     assert old in WALK_THROUGH
     with pytest.raises(InvalidTopology, match=complaint):
-        topology.parse(WALK_THROUGH.replace(old, new, 1))
+        topology_file.parse(WALK_THROUGH.replace(old, new, 1))
 
 
 @pytest.mark.parametrize(
@@ -110,17 +111,17 @@ def test_a_fault_in_the_file_is_named_with_its_place(old: str, new: str, complai
         ("[" * 5000, "nested too deeply"),
         ("a: \x00", "is not YAML"),
         ("date: 2024-99-99", "is not YAML"),
-        ("x" * (topology.SIZE_LIMIT_BYTES + 1), "larger than 4096 KiB"),
+        ("x" * (topology_file.SIZE_LIMIT_BYTES + 1), "larger than 4096 KiB"),
     ],
 )
 def test_a_file_that_is_no_topology_at_all_is_refused(text: str, complaint: str) -> None:
     with pytest.raises(InvalidTopology, match=complaint):
-        topology.parse(text)
+        topology_file.parse(text)
 
 
 def test_a_difference_names_each_value_that_changes() -> None:
-    before = topology.parse(WALK_THROUGH)
-    after = topology.parse(
+    before = topology_file.parse(WALK_THROUGH)
+    after = topology_file.parse(
         WALK_THROUGH.replace("127.0.0.1:9201", "127.0.0.1:9202")
         .replace("0~5997", "0~6380")
         .replace("5998~", "6381~")

@@ -70,7 +70,7 @@ def rules(draw: st.DrawFn, codes: list[str], low: int, high: int) -> dict[str, A
 
 @st.composite
 def topologies(draw: st.DrawFn, namespace: str = "random") -> topology.Topology:
-    """A topology that :func:`topology.parse` could have returned."""
+    """A topology that :func:`topology_file.parse` could have returned."""
     codes = draw(st.lists(_label, min_size=1, max_size=3, unique=True))
     low = draw(st.integers(0, 50))
     high = low + draw(st.integers(0, 500))
