@@ -25,6 +25,7 @@ from domains.unpublished import (
 )
 from msha.steering.errors import MshaError
 from units import audit, publishing
+from units.errors import VersionConflict
 from units.models import Namespace, Snapshot, UnitType
 from units.publishing import Change
 
@@ -119,11 +120,13 @@ def put_into_effect(
     """
     with transaction.atomic():
         locked = publishing.locked(namespace.pk)
+        if expected_version is not None and locked.version != expected_version:
+            raise VersionConflict(locked.name, expected_version, locked.version)
         changes = unpublished_changes(locked)
         if changes.obstacles:
             raise Refused(" ".join(changes.obstacles))
         refuse_taken_hosts(locked)
-        snapshot = _publish(locked, changes, actor, comment, expected_version)
+        snapshot = _publish(locked, changes, actor, comment)
         drafts, sentences = _leave_drafts(locked, changes.rules, str(actor), comment)
         namespace.refresh_from_db()
     if snapshot is not None:
@@ -135,9 +138,7 @@ def put_into_effect(
     return Outcome(snapshot, drafts, [in_effect, *sentences])
 
 
-def _publish(
-    namespace: Namespace, changes: Unpublished, actor: object, comment: str, expected_version: int | None
-) -> Snapshot | None:
+def _publish(namespace: Namespace, changes: Unpublished, actor: object, comment: str) -> Snapshot | None:
     if not changes.config_changed:
         return None
 
@@ -145,9 +146,7 @@ def _publish(
         return Change(changes.config_saved, changes.rule_saved if document is None else None)
 
     # The caller's transaction holds the lock since before it composed the change.
-    return publishing.publish(
-        namespace.pk, author=actor, comment=comment, expected_version=expected_version, compute=compute
-    )
+    return publishing.publish(namespace.pk, author=actor, comment=comment, compute=compute)
 
 
 def _leave_drafts(
