@@ -1,0 +1,83 @@
+"""An edge without a console: it obeys one snapshot file, on the operator's word (``run --snapshot``)."""
+
+import asyncio
+import socket
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from msha.edge.process import EdgeProcess, Exit, Options, Stop
+from msha.edge.workers import NotApplied, Order
+from msha.steering.errors import InvalidSnapshot
+from msha.steering.snapshot import Snapshot, load
+
+log = structlog.get_logger("msha.edge.agent")
+
+#: There is nobody who could know better than the file: in sync until the clock ends.
+FOREVER = 1e15
+
+
+def read_snapshot(path: Path, unit: str) -> tuple[Snapshot, bytes]:
+    """The snapshot in a file, and its canonical body.
+
+    Raises:
+        InvalidSnapshot: the file is unreadable, not a snapshot, or does not know the unit.
+    """
+    try:
+        body = path.read_bytes().rstrip(b"\n")
+    except OSError as error:
+        raise InvalidSnapshot(str(path), f"cannot be read ({error.strerror})") from error
+    snapshot = load(body)
+    if unit not in snapshot.units:
+        raise InvalidSnapshot(str(path), f"has no unit {unit!r}; it knows {', '.join(snapshot.units)}")
+    return snapshot, body
+
+
+class BreakGlass(EdgeProcess):
+    """Serves what the file says and reads it again on SIGHUP."""
+
+    def __init__(
+        self,
+        options: Options,
+        reserved: socket.socket,
+        path: Path,
+        unit: str,
+        first: tuple[Snapshot, bytes],
+        inherited: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__(options, reserved, inherited)
+        self._path = path
+        self._unit = unit
+        self._first = first
+        self._wanted = asyncio.Event()
+
+    def works(self) -> list[Coroutine[Any, Any, None]]:
+        return [self._obey()]
+
+    def reload(self) -> None:
+        self._wanted.set()
+
+    async def _obey(self) -> None:
+        fleet = self.start_fleet(self._unit)
+        fleet.sync(FOREVER)
+        snapshot, body = self._first
+        while True:
+            try:
+                await fleet.apply(Order(snapshot.version, snapshot.digest, snapshot.epoch, body))
+            except NotApplied as error:
+                self.stop(Stop(Exit.FAILED, str(error)))
+                return
+            log.info("applied", version=snapshot.version, digest=snapshot.digest, epoch=snapshot.epoch)
+            fleet.listen()
+            snapshot, body = await self._next()
+
+    async def _next(self) -> tuple[Snapshot, bytes]:
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                return read_snapshot(self._path, self._unit)
+            except InvalidSnapshot as error:
+                log.error("file_refused", path=str(self._path), reason=str(error))

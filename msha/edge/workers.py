@@ -1,0 +1,488 @@
+"""The worker processes of an agent: started, told what to obey, restarted when they crash, counted as one.
+
+What the workers should do is kept as a desired state (snapshot, posture, synchrony), so that a worker that
+is started late is told the same as one that was there before. A worker is gone when its process was reaped,
+never because it is silent.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+import structlog
+
+from msha.steering.errors import Transient
+
+#: How long a worker may take to apply a snapshot before it is taken for hung.
+APPLY_TIMEOUT_S = 5.0
+#: Ticks (seconds in which the agent ran) without a word from a worker, after which it is killed.
+SILENT_TICKS_LIMIT = 10
+#: The same before its first word: a cold start on a busy machine is slow.
+STARTING_TICKS_LIMIT = 60
+#: A worker that lived longer than this is restarted at once.
+STABLE_AFTER_S = 5.0
+LONGEST_RESTART_DELAY_S = 2.0
+#: How long a worker may take to close everything and exit before it is killed.
+EXIT_TIMEOUT_S = 3.0
+#: How long the words of a process that has exited may still take to be read.
+LAST_WORDS_S = 1.0
+#: A line from a worker is a few hundred bytes.
+LINE_LIMIT_BYTES = 1024 * 1024
+
+log = structlog.get_logger("msha.edge.workers")
+
+#: Builds the command line of a worker from its end of the socket pair.
+Command = Callable[[int], list[str]]
+
+
+@dataclass
+class NotApplied(Transient):
+    """At least one worker does not obey the snapshot."""
+
+    problem: str
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+class Posture(StrEnum):
+    """What every worker should do with the listener."""
+
+    IDLE = "idle"
+    LISTENING = "listening"
+    PARKED = "parked"
+    DRAINING = "draining"
+    STOPPING = "stopping"
+
+
+#: Crashed workers are not replaced any more.
+_ENDING = (Posture.DRAINING, Posture.STOPPING)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A snapshot to obey."""
+
+    version: int
+    digest: str
+    epoch: int
+    body: bytes
+
+    def line(self) -> bytes:
+        """The order as a worker reads it."""
+        return _line(
+            {"do": "apply", "body": self.body.decode(), "version": self.version, "digest": self.digest}
+        )
+
+
+@dataclass(slots=True)
+class Stats:
+    """What a worker last said of itself."""
+
+    sessions: int = 0
+    half_open: int = 0
+    held: int = 0
+    counters: dict[str, int] = field(default_factory=dict)
+    progress: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> Self:
+        """The statistics in a worker's line."""
+        return cls(
+            sessions=int(said["sessions"]),
+            half_open=int(said["half_open"]),
+            held=int(said["held"]),
+            counters={str(name): int(count) for name, count in said["counters"].items()},
+            progress={str(name): int(count) for name, count in (said.get("by_phase") or {}).items()},
+        )
+
+
+class Worker:
+    """One worker process and what it said."""
+
+    def __init__(self, slot: int, process: subprocess.Popen[bytes], started_at: float) -> None:
+        # process
+        self.slot = slot
+        self.process = process
+        self.pidfd = os.pidfd_open(process.pid)
+        self.started_at = started_at
+        self.writer: asyncio.StreamWriter | None = None
+        self.talking: asyncio.Task[None] | None = None
+        self.silent_ticks = 0
+        # what it said
+        self.started = False
+        self.version = 0
+        self.refused: tuple[int, str] | None = None
+        self.listening = False
+        self.parked = False
+        self.empty = False
+        self.drained_epoch = -1
+        self.stats = Stats()
+
+    def tell(self, line: bytes) -> None:
+        """The line is on its way; a worker that is going away misses it."""
+        if self.writer is not None and not self.writer.is_closing():
+            self.writer.write(line)
+
+    def kill(self) -> None:
+        """The process ends now; it is gone when it has been reaped."""
+        if self.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+
+class Fleet:
+    """All workers of an agent.
+
+    Args:
+        inherited: descriptors that every worker gets besides its own: the lock of the state directory.
+        changed: called after each word or exit of a worker.
+    """
+
+    def __init__(
+        self, command: Command, count: int, inherited: tuple[int, ...], changed: Callable[[], None]
+    ) -> None:
+        self._command = command
+        self._count = count
+        self._inherited = inherited
+        self._changed = changed
+        # desired
+        self._posture = Posture.IDLE
+        self._order: Order | None = None
+        self._sync_until = 0.0
+        self._drain_s = 0.0
+        # observed
+        self._workers: dict[int, Worker] = {}
+        self._failures: Counter[int] = Counter()
+        self._restarts: dict[int, asyncio.TimerHandle] = {}
+        self._retired: Counter[str] = Counter()
+        self._retired_progress: dict[str, int] = {}
+        self._burials: set[asyncio.Task[None]] = set()
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._listened = False
+
+    # what the workers are
+
+    @property
+    def alive(self) -> int:
+        """How many worker processes are not known to have exited."""
+        return len(self._workers)
+
+    @property
+    def posture(self) -> Posture:
+        """What the workers were told to do."""
+        return self._posture
+
+    @property
+    def listening(self) -> bool:
+        """Whether every worker listens."""
+        return self._complete and all(worker.listening for worker in self._workers.values())
+
+    @property
+    def parked(self) -> bool:
+        """Whether every worker said that its listener is closed and that it has no session."""
+        return self._posture is Posture.PARKED and all(
+            worker.parked or worker.empty for worker in self._workers.values()
+        )
+
+    @property
+    def empty(self) -> bool:
+        """Whether the drain is over."""
+        return all(worker.empty for worker in self._workers.values())
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether workers keep dying before any of them ever listened."""
+        return not self._listened and any(failures >= 3 for failures in self._failures.values())
+
+    def obeys(self, version: int) -> bool:
+        """Whether every worker runs and has applied the version."""
+        return self._complete and all(worker.version == version for worker in self._workers.values())
+
+    def drained(self, epoch: int) -> bool:
+        """Whether every worker runs and said that nothing frozen is left under the epoch."""
+        return self._complete and all(worker.drained_epoch == epoch for worker in self._workers.values())
+
+    def totals(self) -> Stats:
+        """The sum over all workers; counters include those of workers that are gone."""
+        workers = [worker.stats for worker in self._workers.values()]
+        counters = Counter(self._retired)
+        for stats in workers:
+            counters.update(stats.counters)
+        return Stats(
+            sessions=sum(stats.sessions for stats in workers),
+            half_open=sum(stats.half_open for stats in workers),
+            held=sum(stats.held for stats in workers),
+            counters=dict(counters),
+            progress=_summed([self._retired_progress, *(stats.progress for stats in workers)]),
+        )
+
+    @property
+    def _complete(self) -> bool:
+        return len(self._workers) == self._count or self._posture in _ENDING
+
+    # what the workers should do
+
+    def start(self) -> None:
+        """The processes run, and will be told what is desired as soon as they listen to us."""
+        for slot in range(self._count):
+            self._start_worker(slot)
+
+    async def apply(self, order: Order) -> None:
+        """Every worker obeys the order.
+
+        Raises:
+            NotApplied: one refused it, or did not say in time that it applied it.
+        """
+        self._order = order
+        for worker in self._workers.values():
+            worker.refused = None
+            worker.tell(order.line())
+        if not await self._until(lambda: self._answered(order.version), APPLY_TIMEOUT_S):
+            for worker in self._workers.values():
+                if worker.started and worker.version != order.version:
+                    log.error("worker_hung", slot=worker.slot, pid=worker.process.pid, version=order.version)
+                    worker.kill()
+            await self._until(lambda: self._answered(order.version), APPLY_TIMEOUT_S)
+        for worker in self._workers.values():
+            if worker.refused is not None:
+                raise NotApplied(f"Worker {worker.slot} refused version {order.version}: {worker.refused[1]}")
+        if not self.obeys(order.version):
+            raise NotApplied(f"Not every worker applied version {order.version} in time.")
+
+    def listen(self) -> None:
+        """Workers that obey a snapshot accept handshakes."""
+        self._move(Posture.LISTENING)
+
+    def park(self) -> None:
+        """Workers close their listeners and all their sessions."""
+        self._move(Posture.PARKED)
+
+    def drain(self, seconds: float) -> None:
+        """Workers stop listening and end their sessions within that time."""
+        self._drain_s = seconds
+        self._move(Posture.DRAINING)
+
+    def sync(self, until: float) -> None:
+        """Workers are in sync until then (monotonic seconds); 0 is not at all."""
+        if until != self._sync_until:
+            self._sync_until = until
+            for worker in self._workers.values():
+                worker.tell(self._sync_line())
+
+    async def until_empty(self, timeout_s: float, hurry: asyncio.Event) -> bool:
+        """Whether the drain ended within the time and before somebody was in a hurry."""
+        return await self._until(lambda: self.empty or hurry.is_set(), timeout_s) and self.empty
+
+    async def stop(self, reason: str) -> None:
+        """No worker process is left; sessions that were still open got a Close with 1012."""
+        self._posture = Posture.STOPPING
+        for handle in self._restarts.values():
+            handle.cancel()
+        self._restarts.clear()
+        for worker in self._workers.values():
+            worker.tell(_line({"do": "close_all", "code": 1012, "reason": reason}))
+            worker.tell(_line({"do": "exit"}))
+        if not await self._until(lambda: not self._workers, EXIT_TIMEOUT_S):
+            for worker in self._workers.values():
+                log.error("worker_does_not_exit", slot=worker.slot, pid=worker.process.pid)
+                worker.kill()
+            await self._until(lambda: not self._workers, EXIT_TIMEOUT_S)
+
+    def tick(self) -> None:
+        """Workers that have said nothing for too long are killed; call this once a second.
+
+        Ticks are counted instead of seconds, so that a machine that was suspended kills nobody.
+        """
+        for worker in self._workers.values():
+            worker.silent_ticks += 1
+            if worker.silent_ticks > (SILENT_TICKS_LIMIT if worker.started else STARTING_TICKS_LIMIT):
+                log.error("worker_silent", slot=worker.slot, pid=worker.process.pid)
+                worker.kill()
+
+    # words
+
+    def _move(self, posture: Posture) -> None:
+        self._posture = posture
+        for worker in self._workers.values():
+            worker.parked = False
+            self._tell_posture(worker)
+
+    def _tell_posture(self, worker: Worker) -> None:
+        match self._posture:
+            case Posture.LISTENING if worker.version > 0:  # never before it has something to obey
+                worker.tell(_line({"do": "listen"}))
+            case Posture.PARKED:
+                worker.tell(_line({"do": "park"}))
+            case Posture.DRAINING:
+                worker.tell(_line({"do": "drain", "seconds": self._drain_s}))
+            case _:
+                pass
+
+    def _sync_line(self) -> bytes:
+        return _line({"do": "sync", "until": self._sync_until})
+
+    def _hear(self, worker: Worker, said: Mapping[str, Any]) -> None:
+        match said["is"]:
+            case "started":
+                worker.started = True
+            case "applied":
+                first = worker.version == 0
+                worker.version = int(said["version"])
+                if first:
+                    self._tell_posture(worker)
+            case "refused":
+                worker.refused = (int(said["version"]), str(said["reason"]))
+            case "listening":
+                worker.listening, self._listened = True, True
+            case "parked":
+                worker.listening, worker.parked = False, True
+            case "drained":
+                worker.drained_epoch = int(said["epoch"])
+            case "empty":
+                worker.listening, worker.empty = False, True
+            case "stats":
+                worker.stats = Stats.read(said)
+            case other:
+                raise ValueError(f"unknown word {other}")
+
+    def _answered(self, version: int) -> bool:
+        return (self._complete or self.hopeless) and all(
+            worker.version == version or (worker.refused is not None and worker.refused[0] == version)
+            for worker in self._workers.values()
+        )
+
+    async def _until(self, fact: Callable[[], bool], timeout_s: float) -> bool:
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not fact():
+                    waiter = loop.create_future()
+                    self._waiters.add(waiter)
+                    try:
+                        await waiter
+                    finally:
+                        self._waiters.discard(waiter)
+        except TimeoutError:
+            return fact()
+        return True
+
+    # processes
+
+    def _start_worker(self, slot: int) -> None:
+        if self._posture in _ENDING:
+            return
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        try:
+            # A group of its own: Ctrl-C in a terminal is for the agent, which then drains the workers.
+            # Standard output of an edge has one line, `ready`; an access log to `-` goes beside the log.
+            process = subprocess.Popen(
+                self._command(theirs.fileno()),
+                stdin=subprocess.DEVNULL,
+                stdout=sys.stderr.fileno(),
+                pass_fds=(theirs.fileno(), *self._inherited),
+                process_group=0,
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        worker = Worker(slot, process, loop.time())
+        self._workers[slot] = worker
+        worker.talking = loop.create_task(self._talk(worker, ours))
+        loop.add_reader(worker.pidfd, self._exited, worker)
+        log.info("worker_started", slot=slot, pid=process.pid)
+
+    async def _talk(self, worker: Worker, ours: socket.socket) -> None:
+        reader, worker.writer = await asyncio.open_unix_connection(sock=ours, limit=LINE_LIMIT_BYTES)
+        worker.tell(self._sync_line())
+        if self._order is not None:
+            worker.tell(self._order.line())
+        if self._posture is not Posture.LISTENING:
+            self._tell_posture(worker)
+        try:
+            async for line in reader:
+                worker.silent_ticks = 0
+                try:
+                    self._hear(worker, json.loads(line))
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    log.error("worker_not_understood", slot=worker.slot, problem=repr(error))
+                self._notice()
+        except (OSError, ValueError) as error:
+            log.error("worker_not_readable", slot=worker.slot, problem=repr(error))
+        finally:
+            worker.writer.close()
+            # A process that can no longer be told anything is of no use, but it may be about to exit.
+            asyncio.get_running_loop().call_later(EXIT_TIMEOUT_S, worker.kill)
+
+    def _exited(self, worker: Worker) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(worker.pidfd)
+        burial = loop.create_task(self._bury(worker))
+        self._burials.add(burial)
+        burial.add_done_callback(self._burials.discard)
+
+    async def _bury(self, worker: Worker) -> None:
+        """The process is reaped, its last words are counted, and another takes its place."""
+        code = worker.process.wait()
+        if worker.talking is not None:
+            await asyncio.wait([worker.talking], timeout=LAST_WORDS_S)
+            worker.talking.cancel()
+        os.close(worker.pidfd)
+        worker.pidfd = -1
+        self._workers.pop(worker.slot)
+        self._retired.update(worker.stats.counters)
+        if worker.stats.progress:
+            self._retired_progress = _summed(
+                [self._retired_progress, {**worker.stats.progress, "remaining": 0}]
+            )
+        if self._posture in _ENDING:
+            log.info("worker_exited", slot=worker.slot, pid=worker.process.pid, code=code)
+        else:
+            self._restart_later(worker, code)
+        self._notice()
+
+    def _restart_later(self, worker: Worker, code: int) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() - worker.started_at > STABLE_AFTER_S:
+            self._failures[worker.slot] = 0
+        self._failures[worker.slot] += 1
+        failures = self._failures[worker.slot]
+        delay = 0.0 if failures == 1 else min(0.1 * 2.0**failures, LONGEST_RESTART_DELAY_S)
+        log.error("worker_crashed", slot=worker.slot, pid=worker.process.pid, code=code, restart_in_s=delay)
+        self._restarts[worker.slot] = loop.call_later(delay, self._start_worker, worker.slot)
+
+    def _notice(self) -> None:
+        self._changed()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _summed(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The sum of those progress reports that are about the newest epoch."""
+    known = [part for part in parts if "epoch" in part]
+    if not known:
+        return {}
+    epoch = max(part["epoch"] for part in known)
+    total: Counter[str] = Counter()
+    for part in known:
+        if part["epoch"] == epoch:
+            total.update({name: count for name, count in part.items() if name != "epoch"})
+    return {"epoch": epoch, **total}
