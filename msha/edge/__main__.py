@@ -1,0 +1,183 @@
+"""The command line of an edge: ``python -m msha.edge run`` and ``python -m msha.edge leave``."""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import structlog
+
+from msha.edge.agent import Agent
+from msha.edge.breakglass import BreakGlass, read_snapshot
+from msha.edge.control import InvalidControl, control_url, read_token
+from msha.edge.leaving import leave
+from msha.edge.process import EdgeProcess, Exit, InvalidBind, Options, WorkerCommand, parse_bind, reserve
+from msha.edge.state import ControlAddress, StateDirectory
+from msha.steering.errors import InvalidSnapshot, MshaError
+
+WORKERS_LIMIT = 256
+
+
+def worker_command(access_log: str, lock_fd: int | None) -> WorkerCommand:
+    """Builds the command line of a real worker."""
+
+    def command(ipc_fd: int, address: str, unit: str) -> list[str]:
+        line = [sys.executable, "-m", "msha.edge.worker", "--ipc-fd", str(ipc_fd), "--bind", address]
+        line += ["--unit", unit, "--access-log", access_log]
+        return line if lock_fd is None else [*line, "--lock-fd", str(lock_fd)]
+
+    return command
+
+
+class _Parser(argparse.ArgumentParser):
+    """Usage errors are one sentence, with exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        sentence = message[:1].upper() + message[1:].rstrip(".")
+        self.exit(Exit.USAGE, f"{self.prog}: {sentence}. Try --help.\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options that ``docs/edge.md`` describes."""
+    top = _Parser(
+        prog="python -m msha.edge", description="An edge node: steers WebSocket handshakes by unit."
+    )
+    commands = top.add_subparsers(dest="command", required=True, parser_class=_Parser)
+    run = commands.add_parser("run", help="serve until SIGTERM")
+    run.add_argument("--bind", required=True, metavar="HOST:PORT", help="where clients connect; port 0: any")
+    source = run.add_mutually_exclusive_group(required=True)
+    source.add_argument("--control", metavar="URL", help="the console, such as ws://console.example:8000")
+    source.add_argument("--snapshot", type=Path, metavar="FILE", help="obey this file; no console is needed")
+    run.add_argument("--token-file", type=Path, metavar="FILE", help="the node's token, with --control")
+    run.add_argument("--unit", metavar="CODE", help="the unit to serve, with --snapshot")
+    run.add_argument("--workers", type=_workers, default=None, metavar="N", help="default: one per core")
+    run.add_argument(
+        "--state-dir", type=Path, metavar="DIR", help="default: $STATE_DIRECTORY or ./.msha-edge"
+    )
+    run.add_argument("--drain-s", type=_seconds, default=30.0, metavar="S", help="how long a drain may take")
+    run.add_argument(
+        "--leave-on-exit", action="store_true", help="SIGTERM leaves for good: no restart by file"
+    )
+    run.add_argument("--access-log", default="-", metavar="-|FILE|off", help="default: - (stderr)")
+    gone = commands.add_parser(
+        "leave", help="leave for good: the node counts no more and needs a new enrolment"
+    )
+    gone.add_argument("--state-dir", type=Path, required=True, metavar="DIR")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code; what went wrong was told in one sentence on stderr."""
+    options = parser().parse_args(arguments)
+    _log_to_stderr()
+    try:
+        if options.command == "leave":
+            leave(options.state_dir)
+            sys.stdout.write("left\n")
+            return Exit.DONE
+        return _run(options)
+    except (InvalidControl, InvalidBind, UsageError) as error:
+        return _complain(error, Exit.USAGE)
+    except (MshaError, OSError) as error:
+        return _complain(error, Exit.FAILED)
+
+
+class UsageError(MshaError):
+    """Options that do not go together."""
+
+
+def _run(options: argparse.Namespace) -> int:
+    host, port = parse_bind(options.bind)
+    if options.control is not None:
+        return _run_with_console(options, host, port)
+    return _run_from_file(options, host, port)
+
+
+def _run_with_console(options: argparse.Namespace, host: str, port: int) -> int:
+    if options.token_file is None or options.unit is not None:
+        raise UsageError("With --control give --token-file, and no --unit: the console knows the unit.")
+    control = ControlAddress(control_url(options.control), str(options.token_file.absolute()))
+    read_token(options.token_file)
+    default = os.environ.get("STATE_DIRECTORY") or ".msha-edge"
+    path = options.state_dir or Path(default)
+    with reserve(host, port) as reserved:
+        directory = StateDirectory.open(path.absolute())
+        try:
+            directory.write_control(control)
+            agent = Agent(_options(options, directory.lock_fd), reserved, directory, control)
+            return _serve(agent)
+        finally:
+            directory.close()
+
+
+def _run_from_file(options: argparse.Namespace, host: str, port: int) -> int:
+    if options.unit is None or options.token_file is not None:
+        raise UsageError("With --snapshot give --unit, and no --token-file: no console is asked.")
+    if options.leave_on_exit:
+        raise UsageError("--leave-on-exit goes with --control: a node without a console cannot leave it.")
+    try:
+        first = read_snapshot(options.snapshot, options.unit)
+    except InvalidSnapshot as error:
+        raise UsageError(f"The snapshot cannot be served: {error}.") from error
+    directory = StateDirectory.open(options.state_dir.absolute()) if options.state_dir else None
+    inherited = (directory.lock_fd,) if directory else ()
+    try:
+        with reserve(host, port) as reserved:
+            shared = _options(options, *inherited)
+            return _serve(BreakGlass(shared, reserved, options.snapshot, options.unit, first, inherited))
+    finally:
+        if directory is not None:
+            directory.close()
+
+
+def _serve(process: EdgeProcess) -> int:
+    return asyncio.run(process.serve())
+
+
+def _options(options: argparse.Namespace, lock_fd: int | None = None) -> Options:
+    return Options(
+        workers=options.workers or len(os.sched_getaffinity(0)),
+        drain_s=options.drain_s,
+        leave_on_exit=options.leave_on_exit,
+        worker_command=worker_command(options.access_log, lock_fd),
+    )
+
+
+def _workers(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text[:6]) <= WORKERS_LIMIT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of workers from 1 to {WORKERS_LIMIT}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 86400")
+    return seconds
+
+
+def _complain(error: Exception, code: Exit) -> int:
+    sys.stderr.write(f"{error}\n")
+    return code
+
+
+def _log_to_stderr() -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
