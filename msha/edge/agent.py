@@ -201,8 +201,9 @@ class Agent(EdgeProcess):
         identity = Identity(welcome.node, welcome.unit, welcome.namespace_id)
         known = self.identity
         if known is not None and (known.unit, known.namespace_id) != (identity.unit, identity.namespace_id):
+            path = self.directory.path
             raise Turned(
-                f"The state directory {self.directory.path} belongs to node {known.node} of unit {known.unit}."
+                f"The state directory {path} belongs to node {known.node} of unit {known.unit}."
                 f" Run node {identity.node} of unit {identity.unit} with a --state-dir of its own."
             )
         log.info("welcomed", node=welcome.node, unit=welcome.unit, enrolment=welcome.enrolment)
