@@ -1,0 +1,114 @@
+"""WebSocket frames as far as a tunnel must know them: where one ends, and how a Close looks.
+
+A tunnel passes bytes on unread. To put a frame of its own in, it must know whether a stream stands between
+two frames; nothing else of a frame is looked at (RFC 6455 5.2).
+"""
+
+import os
+
+_SHORT, _LONG = 126, 127
+_CLOSE = 0x8
+
+#: 2 bytes, an 8-byte length and a masking key.
+_HEAD_LIMIT = 14
+
+
+class FrameTracker:
+    """Follows one direction of a session, whatever pieces its bytes come in.
+
+    Attributes:
+        idle: between two frames, no message half sent, no Close seen. Then a chunk that is one short, whole,
+            unfragmented data frame changes nothing, and the tunnel need not call :meth:`feed` for it.
+        between: between two frames, so that a control frame may be put in.
+        fragmented: a message has begun whose last fragment is still to come.
+        closed: a Close frame has begun; the peer will send nothing after it.
+    """
+
+    __slots__ = ("_head", "_left", "between", "closed", "fragmented", "idle")
+
+    def __init__(self) -> None:
+        self.idle = True
+        self.between = True
+        self.fragmented = False
+        self.closed = False
+        self._left = 0
+        self._head = b""
+
+    def feed(self, data: bytes) -> None:
+        """Follow a chunk to its end."""
+        self._advance(data, stop=False)
+
+    def cut(self, data: bytes) -> int:
+        """How much of the chunk belongs to the frame that is under way; follows only so far."""
+        return 0 if self.between else self._advance(data, stop=True)
+
+    def _advance(self, data: bytes, *, stop: bool) -> int:
+        position, end = 0, len(data)
+        left = self._left
+        while True:
+            if left:
+                step = min(left, end - position)
+                position += step
+                left -= step
+                if left or stop:
+                    break
+            if position == end:
+                break
+            before = len(self._head)
+            head = self._head + data[position : position + _HEAD_LIMIT - before]
+            size = _head_size(head)
+            if size > len(head):
+                self._head = head
+                position = end
+                break
+            self._head = b""
+            position += size - before
+            left = self._begin(head)
+            if stop and not left:
+                break
+        self._left = left
+        self.between = not left and not self._head
+        self.idle = self.between and not self.fragmented and not self.closed
+        return position
+
+    def _begin(self, head: bytes) -> int:
+        """The payload length of the frame that begins with this whole head."""
+        opcode = head[0] & 0x0F
+        if opcode < _CLOSE:
+            self.fragmented = not head[0] & 0x80
+        elif opcode == _CLOSE:
+            self.closed = True
+        length = head[1] & 0x7F
+        if length == _SHORT:
+            return int.from_bytes(head[2:4])
+        if length == _LONG:
+            return int.from_bytes(head[2:10])
+        return length
+
+
+def _head_size(head: bytes) -> int:
+    """How long the frame head is that begins so; at least one more than is there while that is unknown."""
+    if len(head) < 2:
+        return 2
+    length = head[1] & 0x7F
+    size = 4 if length == _SHORT else 10 if length == _LONG else 2
+    return size + 4 if head[1] & 0x80 else size
+
+
+def close_payload(code: int, reason: str) -> bytes:
+    """Code and reason of a Close frame, the reason cut to what fits (123 bytes of whole characters)."""
+    return code.to_bytes(2) + reason.encode()[:123].decode(errors="ignore").encode()
+
+
+def close_frame(payload: bytes) -> bytes:
+    """A Close as a server sends it."""
+    return bytes((0x80 | _CLOSE, len(payload))) + payload
+
+
+def masked_close_frame(payload: bytes) -> bytes:
+    """A Close as a client sends it, under a fresh masking key."""
+    size = len(payload)
+    key = os.urandom(4)
+    pad = (key * (size // 4 + 1))[:size]
+    masked = (int.from_bytes(payload) ^ int.from_bytes(pad)).to_bytes(size)
+    return bytes((0x80 | _CLOSE, 0x80 | size)) + key + masked
