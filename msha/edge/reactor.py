@@ -1,0 +1,221 @@
+"""The loop's own corner: a private epoll that uvloop watches, deadlines, and work put off to the next turn.
+
+Every socket is registered once, edge-triggered, for everything. RDHUP is part of that: a FIN that arrives
+together with data makes no event of its own, and a short read looks like "nothing more for now".
+"""
+
+import asyncio
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+INPUT = select.EPOLLIN
+READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+WRITABLE = select.EPOLLOUT
+HANG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+BROKEN = select.EPOLLERR
+_EVERYTHING = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+
+#: How often deadlines are looked at; a deadline is late by at most this.
+TICK_S = 0.1
+
+#: Events taken from the kernel at once; the rest is taken in the loop's next turn, after other work.
+_BATCH = 512
+
+log = structlog.get_logger("msha.edge")
+
+
+class Abortable(Protocol):
+    """Something that must not outlive an error of ours."""
+
+    def abort(self) -> None:
+        """Let go of everything now; called when one of the other calls has failed."""
+
+
+class Endpoint(Abortable, Protocol):
+    """What owns one or two registered sockets."""
+
+    def on_event(self, descriptor: int, events: int) -> None:
+        """React to what epoll says of one of the sockets; an event may be spurious."""
+
+
+class Expiring(Abortable, Protocol):
+    """What can have a deadline."""
+
+    def on_deadline(self) -> None:
+        """React to the time being over."""
+
+
+class Patient(Abortable, Protocol):
+    """What can put work off."""
+
+    def on_turn(self) -> None:
+        """Go on with it."""
+
+
+class DeadlineQueue:
+    """Endpoints that have the same time for the same thing; the one that began first is due first."""
+
+    __slots__ = ("_due", "seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._due: dict[Expiring, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def add(self, endpoint: Expiring) -> None:
+        """Give the endpoint its full time from now on."""
+        self._due.pop(endpoint, None)
+        self._due[endpoint] = time.monotonic() + self.seconds
+
+    def discard(self, endpoint: Expiring) -> None:
+        """Take the endpoint out, if it is in."""
+        self._due.pop(endpoint, None)
+
+    def expired(self, now: float) -> list[Expiring]:
+        """Take out and return those whose time is over."""
+        late = []
+        for endpoint, due in self._due.items():
+            if due > now:
+                break
+            late.append(endpoint)
+        for endpoint in late:
+            del self._due[endpoint]
+        return late
+
+
+class Reactor:
+    """Tells endpoints what happens on their sockets, fairly and in the loop's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._epoll = select.epoll()
+        self._endpoints: dict[int, Endpoint] = {}
+        self._again: deque[Patient] = deque()
+        self._again_set = False
+        self._in_batch = False
+        self._closed: list[socket.socket] = []
+        self._queues: list[DeadlineQueue] = []
+        self._on_tick: list[Callable[[float], None]] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        """How many sockets are registered."""
+        return len(self._endpoints)
+
+    def now(self) -> float:
+        """Monotonic time."""
+        return time.monotonic()
+
+    def start(self) -> None:
+        """Events, deadlines and ticks arrive from now on."""
+        self.loop.add_reader(self._epoll.fileno(), self._ready)
+        self._timer = self.loop.call_later(TICK_S, self._tick)
+
+    def stop(self) -> None:
+        """Every endpoint is aborted, and nothing arrives any more."""
+        self.abort_all()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    def abort_all(self) -> None:
+        """Every endpoint lets go of its sockets."""
+        for endpoint in set(self._endpoints.values()):
+            endpoint.abort()
+
+    def deadlines(self, seconds: float) -> DeadlineQueue:
+        """A new queue that this reactor looks after."""
+        queue = DeadlineQueue(seconds)
+        self._queues.append(queue)
+        return queue
+
+    def every_tick(self, call: Callable[[float], None]) -> None:
+        """Call it with the monotonic time at every tick."""
+        self._on_tick.append(call)
+
+    def watch(self, descriptor: int, endpoint: Endpoint) -> None:
+        """The endpoint hears of the socket, first of what is ready already."""
+        self._epoll.register(descriptor, _EVERYTHING)
+        self._endpoints[descriptor] = endpoint
+
+    def watch_level(self, descriptor: int, endpoint: Endpoint) -> None:
+        """The same for a listener: again and again while connections wait."""
+        self._epoll.register(descriptor, select.EPOLLIN)
+        self._endpoints[descriptor] = endpoint
+
+    def silence(self, descriptor: int, *, silent: bool) -> None:
+        """A listener is not heard while silent; connections wait in its backlog."""
+        self._epoll.modify(descriptor, 0 if silent else select.EPOLLIN)
+
+    def hand_over(self, descriptor: int, endpoint: Endpoint) -> None:
+        """Another endpoint hears of the socket from now on."""
+        self._endpoints[descriptor] = endpoint
+
+    def close(self, sock: socket.socket) -> None:
+        """The socket is closed and nobody hears of it.
+
+        While a batch of events is being handled its descriptor stays taken, so that a later event of the
+        batch cannot be told to a new connection that happens to get the same number.
+        """
+        if self._endpoints.pop(sock.fileno(), None) is not None and self._in_batch:
+            self._closed.append(sock)
+        else:
+            sock.close()
+
+    def again(self, endpoint: Patient) -> None:
+        """The endpoint gets another turn after the others had theirs."""
+        self._again.append(endpoint)
+        if not self._again_set:
+            self._again_set = True
+            self.loop.call_soon(self._turns)
+
+    def _ready(self) -> None:
+        endpoints = self._endpoints
+        self._in_batch = True
+        for descriptor, events in self._epoll.poll(0, _BATCH):
+            endpoint = endpoints.get(descriptor)
+            if endpoint is None:
+                continue  # closed by an earlier event of this batch
+            try:
+                endpoint.on_event(descriptor, events)
+            except Exception as error:  # noqa: BLE001  one connection dies of our error, no other
+                self._failed(endpoint, error)
+        self._in_batch = False
+        for sock in self._closed:
+            sock.close()
+        self._closed.clear()
+
+    def _turns(self) -> None:
+        self._again_set = False
+        waiting = self._again
+        for _ in range(len(waiting)):
+            endpoint = waiting.popleft()
+            try:
+                endpoint.on_turn()
+            except Exception as error:  # noqa: BLE001  as above
+                self._failed(endpoint, error)
+
+    def _tick(self) -> None:
+        self._timer = self.loop.call_later(TICK_S, self._tick)
+        now = time.monotonic()
+        for queue in self._queues:
+            for endpoint in queue.expired(now):
+                try:
+                    endpoint.on_deadline()
+                except Exception as error:  # noqa: BLE001  as above
+                    self._failed(endpoint, error)
+        for call in self._on_tick:
+            call(now)
+
+    def _failed(self, endpoint: Abortable, error: Exception) -> None:
+        log.error("connection_failed", endpoint=type(endpoint).__name__, exc_info=error)
+        endpoint.abort()

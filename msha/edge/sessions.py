@@ -1,0 +1,159 @@
+"""Which sessions this worker has, by what they were opened for."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from msha.edge.frames import close_payload
+from msha.edge.reactor import Reactor
+from msha.edge.tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from msha.edge.opening import Opening
+
+#: "Service restart": the client should connect again. Never 1000, after which some do not.
+SERVICE_RESTART = 1012
+
+#: Sessions closed in one turn of the loop; a turn then takes a few milliseconds.
+CLOSED_PER_TURN = 200
+
+#: After a Close both peers have so long; with the tick, a session is gone within 1 s (PROTOCOL 5).
+CLOSE_S = 0.9
+
+#: After one peer has ended, the other has so long.
+END_S = 5.0
+
+Tunnels = Tunnel | set[Tunnel]
+
+
+class Sessions:
+    """The registry: sessions by router id within their unit type, and half-open handshakes.
+
+    Attributes:
+        half_open: handshakes that have, or are getting, a back-source socket but no 101 yet.
+        by_server: how many sessions each back-source server has.
+        counters: numbers since the start, by name.
+        on_removed: called with each session that is one no longer.
+        on_finished: called with each session when its sockets are closed.
+    """
+
+    def __init__(self, reactor: Reactor, *, close_s: float = CLOSE_S, end_s: float = END_S) -> None:
+        self.reactor = reactor
+        self.half_open: dict[Opening, None] = {}
+        self.by_server: dict[str, int] = {}
+        self.counters: dict[str, int] = {}
+        self.on_removed: Callable[[Tunnel], None] = _nothing
+        self.on_finished: Callable[[Tunnel], None] = _nothing
+        self._by_type: dict[str, dict[int | None, Tunnels]] = {}
+        self._count = 0
+        self._closings = reactor.deadlines(close_s)
+        self._endings = reactor.deadlines(end_s)
+        self._to_close: deque[tuple[Tunnel, bytes, str]] = deque()
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Tunnel]:
+        for by_id in self._by_type.values():
+            for found in by_id.values():
+                if isinstance(found, Tunnel):
+                    yield found
+                else:
+                    yield from found
+
+    def count(self, name: str, by: int = 1) -> None:
+        """One more of something."""
+        self.counters[name] = self.counters.get(name, 0) + by
+
+    def add(self, tunnel: Tunnel) -> None:
+        """A session has begun."""
+        by_id = self._by_type.setdefault(tunnel.unit_type, {})
+        found = by_id.get(tunnel.router_id)
+        # A set takes 200 bytes and most ids have one session, so one stands there by itself.
+        if found is None:
+            by_id[tunnel.router_id] = tunnel
+        elif isinstance(found, Tunnel):
+            by_id[tunnel.router_id] = {found, tunnel}
+        else:
+            found.add(tunnel)
+        self._count += 1
+        self.by_server[tunnel.server] = self.by_server.get(tunnel.server, 0) + 1
+
+    def remove(self, tunnel: Tunnel) -> None:
+        """It is a session no longer; at most its client's end is still awaited."""
+        by_id = self._by_type[tunnel.unit_type]
+        found = by_id[tunnel.router_id]
+        if isinstance(found, Tunnel):
+            del by_id[tunnel.router_id]
+        else:
+            found.remove(tunnel)
+            if not found:
+                del by_id[tunnel.router_id]
+        self._count -= 1
+        left = self.by_server[tunnel.server] - 1
+        if left:
+            self.by_server[tunnel.server] = left
+        else:
+            del self.by_server[tunnel.server]
+        self.on_removed(tunnel)
+
+    def finished(self, tunnel: Tunnel) -> None:
+        """Its sockets are closed."""
+        self._closings.discard(tunnel)
+        self._endings.discard(tunnel)
+        self.count("bytes_up", tunnel.bytes_up)
+        self.count("bytes_down", tunnel.bytes_down)
+        self.on_finished(tunnel)
+
+    def select(self, wanted: Callable[[str, int | None], bool]) -> list[Tunnel]:
+        """The sessions whose unit type and router id (None: untagged) are wanted; asked once per id."""
+        chosen: list[Tunnel] = []
+        for unit_type, by_id in self._by_type.items():
+            for router_id, found in by_id.items():
+                if wanted(unit_type, router_id):
+                    if isinstance(found, Tunnel):
+                        chosen.append(found)
+                    else:
+                        chosen.extend(found)
+        return chosen
+
+    def close(
+        self, tunnels: Iterable[Tunnel], why: Callable[[Tunnel], str], code: int = SERVICE_RESTART
+    ) -> None:
+        """Sessions end by a Close with this code and what ``why`` says: some now, the others turn by turn."""
+        payloads: dict[str, bytes] = {}
+        idle = not self._to_close
+        for tunnel in tunnels:
+            reason = why(tunnel)
+            payload = payloads.get(reason)
+            if payload is None:
+                payload = payloads[reason] = close_payload(code, reason)
+            self._to_close.append((tunnel, payload, reason))
+        if idle and self._to_close:
+            self.on_turn()
+
+    def await_close(self, tunnel: Tunnel) -> None:
+        """It got a Close; aborted if it is not gone in time."""
+        self._endings.discard(tunnel)
+        self._closings.add(tunnel)
+
+    def await_end(self, tunnel: Tunnel) -> None:
+        """One peer has ended; aborted if the other does not end in time."""
+        self._endings.add(tunnel)
+
+    def on_turn(self) -> None:
+        """Close the next sessions that are to be closed."""
+        for _ in range(min(CLOSED_PER_TURN, len(self._to_close))):
+            tunnel, payload, reason = self._to_close.popleft()
+            tunnel.close(payload, reason)
+        if self._to_close:
+            self.reactor.again(self)
+
+    def abort(self) -> None:
+        """Go on after an error of ours with one session."""
+        if self._to_close:
+            self.reactor.again(self)
+
+
+def _nothing(tunnel: Tunnel) -> None:
+    """Nobody asked to be told."""

@@ -1,0 +1,426 @@
+"""An open session: two sockets, and the bytes between them.
+
+Nothing is parsed but where frames end, so that a Close can be put in. A chunk that cannot be sent at once
+stops the reading of the other side until it is gone: a session never holds more than one chunk a direction.
+"""
+
+import socket
+import struct
+import time
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from msha.edge.frames import FrameTracker, close_frame, masked_close_frame
+from msha.edge.reactor import BROKEN, HANG_UP, READABLE, WRITABLE
+
+if TYPE_CHECKING:
+    from msha.edge.sessions import Sessions
+
+#: What is read at once, and so the most that waits in one direction.
+CHUNK_BYTES = 65_536
+
+#: Chunks per direction and turn, after which other sessions come first.
+_CHUNKS_PER_TURN = 4
+
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+# What has happened to a session, as bits.
+_CLIENT_HUNG_UP = 1  # a FIN or RST of the client is there or on its way through the receive buffer
+_SERVER_HUNG_UP = 2
+_CLIENT_ENDED = 4  # nothing more will be read from the client
+_SERVER_ENDED = 8
+_CLIENT_SHUT = 16  # we have shut down writing to the client
+_SERVER_SHUT = 32
+_CLOSING = 64  # we are ending it by a Close of our own
+_DOWN_CUT = 128  # what still comes from the back-source is not for the client
+_UP_CUT = 256  # what still comes from the client is not for the back-source
+_GONE = 512  # no longer a session: at most the client's end is being waited for
+_FINISHED = 1024
+_MOVED = 2048  # the client took bytes since the deadline was set
+
+
+class EndedBy(StrEnum):
+    """Who ended a session."""
+
+    CLIENT = "client"
+    BACK_SOURCE = "back_source"
+    EDGE = "edge"
+
+
+class Tunnel:
+    """A session.
+
+    Attributes:
+        unit_type, router_id: what it was opened for; the id is None for untagged traffic.
+        server: the back-source server, ``IP:PORT``.
+        number: of the session in this worker, for the access log.
+        label: what the access log repeats at the end of the session.
+        bytes_up, bytes_down: after the handshake, from the client and to it.
+    """
+
+    __slots__ = (
+        "_client",
+        "_client_fd",
+        "_down",
+        "_payload",
+        "_server",
+        "_sessions",
+        "_state",
+        "_to_client",
+        "_to_server",
+        "_up",
+        "bytes_down",
+        "bytes_up",
+        "ended_by",
+        "label",
+        "number",
+        "opened_at",
+        "reason",
+        "router_id",
+        "server",
+        "unit_type",
+    )
+
+    def __init__(
+        self,
+        sessions: "Sessions",
+        client: socket.socket,
+        server_socket: socket.socket,
+        *,
+        unit_type: str,
+        router_id: int | None,
+        server: str,
+        number: int,
+        label: str,
+    ) -> None:
+        self._sessions = sessions
+        self._client = client
+        self._client_fd = client.fileno()
+        self._server = server_socket
+        self._state = 0
+        self._down = FrameTracker()
+        self._up = FrameTracker()
+        self._to_client = b""
+        self._to_server = b""
+        self._payload = b""
+        self.unit_type = unit_type
+        self.router_id = router_id
+        self.server = server
+        self.number = number
+        self.label = label
+        self.opened_at = time.monotonic()
+        self.bytes_up = 0
+        self.bytes_down = 0
+        self.ended_by: EndedBy | None = None
+        self.reason = ""
+
+    @property
+    def closing(self) -> bool:
+        """Whether we are ending it."""
+        return self._state & _CLOSING != 0
+
+    def start(self, head: bytes, down: bytes, up: bytes) -> None:
+        """Bytes flow from now on.
+
+        Args:
+            head: the 101 for the client.
+            down: what the back-source sent behind its 101.
+            up: what the client sent behind its request.
+        """
+        if down:
+            self._down.feed(down)
+            self.bytes_down += len(down)
+        self._send_down(head + down)
+        if up and not self._state & _FINISHED:
+            self._up.feed(up)
+            self.bytes_up += len(up)
+            self._send_up(up)
+        self.on_turn()
+
+    # What the reactor calls
+
+    def on_event(self, descriptor: int, events: int) -> None:
+        """Move bytes as far as they go."""
+        if descriptor == self._client_fd:
+            if events & HANG_UP:
+                self._state |= _CLIENT_HUNG_UP
+                if events & BROKEN and (self._to_client or self._to_server or self._state & _CLIENT_ENDED):
+                    self._client_lost()  # what waits for it cannot be delivered, what came from it is half
+                    return
+            if self._to_client and events & WRITABLE:
+                self._flush_down()
+            if events & READABLE:
+                self._pump_up()
+        else:
+            if events & HANG_UP:
+                self._state |= _SERVER_HUNG_UP
+            if self._to_server and events & WRITABLE:
+                self._flush_up()
+            if events & READABLE:
+                self._pump_down()
+
+    def on_turn(self) -> None:
+        """Go on in both directions."""
+        self._pump_down()
+        self._pump_up()
+
+    def on_deadline(self) -> None:
+        """The peers had their time to end it."""
+        state = self._state
+        if state & _CLOSING:
+            if not state & _GONE:
+                self._sessions.count("close_aborted")
+            self.abort()
+        elif self._to_client and state & _MOVED:
+            self._state = state & ~_MOVED  # a slow reader of a long last message gets its time anew
+            self._sessions.await_end(self)
+        else:
+            self.abort(reset=False)
+
+    # Back-source to client
+
+    def _pump_down(self) -> None:
+        tracker = self._down
+        for _ in range(_CHUNKS_PER_TURN):
+            if self._to_client or self._state & (_SERVER_ENDED | _FINISHED):
+                return
+            try:
+                data = self._server.recv(CHUNK_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            size = len(data)
+            if not size:
+                self._server_ended()
+                return
+            if self._state & _CLOSING:
+                self._closing_down(data)
+            else:
+                # One short whole data frame between two others changes nothing that the tracker knows.
+                if not (tracker.idle and 1 < size < 128 and data[1] == size - 2 and data[0] & 0x88 == 0x80):
+                    tracker.feed(data)
+                self.bytes_down += size
+                try:
+                    sent = self._client.send(data)
+                except BlockingIOError:
+                    sent = 0
+                except OSError:
+                    self._client_lost()
+                    return
+                if sent != size:
+                    self._to_client = data[sent:]
+                    return
+            if size < CHUNK_BYTES and not self._state & _SERVER_HUNG_UP:
+                return
+        self._sessions.reactor.again(self)
+
+    def _send_down(self, data: bytes) -> None:
+        """Send it after what waits already."""
+        if self._to_client:
+            self._to_client += data
+            return
+        self._to_client = data
+        self._flush_down(resume=False)
+
+    def _flush_down(self, *, resume: bool = True) -> None:
+        try:
+            sent = self._client.send(self._to_client)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._client_lost()
+            return
+        self._state |= _MOVED
+        self._to_client = self._to_client[sent:]
+        if not self._to_client:
+            self._settle()
+            if resume:
+                self._pump_down()
+
+    def _server_ended(self) -> None:
+        self._state |= _SERVER_ENDED | _DOWN_CUT
+        if self.ended_by is None:
+            self.ended_by = EndedBy.BACK_SOURCE
+        if not self._state & _CLOSING:
+            self._sessions.await_end(self)
+        self._settle()
+
+    # Client to back-source
+
+    def _pump_up(self) -> None:
+        tracker = self._up
+        for _ in range(_CHUNKS_PER_TURN):
+            if self._to_server or self._state & (_CLIENT_ENDED | _FINISHED):
+                return
+            try:
+                data = self._client.recv(CHUNK_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._client_lost()
+                return
+            size = len(data)
+            if not size:
+                self._client_ended()
+                return
+            if self._state & (_CLOSING | _UP_CUT):
+                self._closing_up(data)
+            else:
+                # The same as downwards, with a masking key.
+                if not (tracker.idle and 5 < size < 132 and data[1] == size + 122 and data[0] & 0x88 == 0x80):
+                    tracker.feed(data)
+                self.bytes_up += size
+                try:
+                    sent = self._server.send(data)
+                except BlockingIOError:
+                    sent = 0
+                except OSError:
+                    self._state |= _UP_CUT  # it may still have sent a Close; reading finds its end
+                    sent = size
+                if sent != size:
+                    self._to_server = data[sent:]
+                    return
+            if size < CHUNK_BYTES and not self._state & _CLIENT_HUNG_UP:
+                return
+        self._sessions.reactor.again(self)
+
+    def _send_up(self, data: bytes) -> None:
+        """Send it after what waits already."""
+        if self._to_server:
+            self._to_server += data
+            return
+        self._to_server = data
+        self._flush_up(resume=False)
+
+    def _flush_up(self, *, resume: bool = True) -> None:
+        try:
+            sent = self._server.send(self._to_server)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._state |= _UP_CUT
+            sent = len(self._to_server)
+        self._to_server = self._to_server[sent:]
+        if not self._to_server:
+            self._settle()
+            if resume:
+                self._pump_up()
+
+    def _client_ended(self) -> None:
+        self._state |= _CLIENT_ENDED | _UP_CUT
+        if self.ended_by is None:
+            self.ended_by = EndedBy.CLIENT
+        if not self._state & _CLOSING:
+            self._sessions.await_end(self)
+        self._settle()
+
+    def _client_lost(self) -> None:
+        """The client is gone without a proper end; there is nobody to send to."""
+        self._state |= _CLIENT_ENDED | _CLIENT_SHUT | _UP_CUT | _DOWN_CUT
+        self._to_client = b""
+        if self.ended_by is None:
+            self.ended_by = EndedBy.CLIENT
+        self.abort(reset=False)
+
+    # Ending it
+
+    def close(self, payload: bytes, reason: str) -> None:
+        """Both peers get a Close as soon as each stream stands between two frames, and the session ends.
+
+        Args:
+            payload: of the Close frame.
+            reason: for the access log.
+        """
+        if self._state & (_CLOSING | _FINISHED):
+            return
+        self._state |= _CLOSING
+        self._payload = payload
+        self.ended_by = EndedBy.EDGE
+        self.reason = reason
+        self._sessions.await_close(self)
+        if self._down.between and not self._state & _DOWN_CUT:
+            self._put_close_down()
+        if self._up.between and not self._state & (_UP_CUT | _FINISHED):
+            self._put_close_up()
+        self._settle()
+
+    def _closing_down(self, data: bytes) -> None:
+        """Pass on the rest of the frame that is under way, then our Close, then nothing."""
+        if self._state & _DOWN_CUT:
+            return
+        rest = data[: self._down.cut(data)]
+        self.bytes_down += len(rest)
+        self._send_down(rest)
+        if self._down.between:
+            self._put_close_down()
+            self._settle()
+
+    def _closing_up(self, data: bytes) -> None:
+        if self._state & _UP_CUT:
+            return
+        rest = data[: self._up.cut(data)]
+        self.bytes_up += len(rest)
+        self._send_up(rest)
+        if self._up.between:
+            self._put_close_up()
+            self._settle()
+
+    def _put_close_down(self) -> None:
+        self._state |= _DOWN_CUT
+        if not self._down.closed:
+            self._send_down(close_frame(self._payload))
+
+    def _put_close_up(self) -> None:
+        self._state |= _UP_CUT
+        if not self._up.closed:
+            self._send_up(masked_close_frame(self._payload))
+
+    def _settle(self) -> None:
+        """Shut down what is fully sent; finish when both ends are there."""
+        state = self._state
+        if state & _FINISHED:
+            return
+        if state & _DOWN_CUT and not self._to_client and not state & _CLIENT_SHUT:
+            self._state |= _CLIENT_SHUT
+            _shut_down(self._client)
+        if state & _UP_CUT and not self._to_server and not state & _SERVER_SHUT:
+            self._state |= _SERVER_SHUT
+            _shut_down(self._server)
+        if self._state & _SERVER_ENDED and self._state & _CLIENT_SHUT:
+            # The back-source has let go and the client has been told all: no longer served here.
+            if not self._state & _GONE:
+                self._state |= _GONE
+                self._sessions.remove(self)
+            if self._state & _CLIENT_ENDED:
+                self.abort(reset=False)
+
+    def abort(self, *, reset: bool = True) -> None:
+        """Both sockets are closed now.
+
+        Args:
+            reset: what still waits in the kernel for the client is thrown away, so that it cannot hear of
+                this session after it has been served elsewhere.
+        """
+        if self._state & _FINISHED:
+            return
+        if reset and not self._state & _GONE:
+            try:
+                self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            except OSError:
+                pass  # it is gone already
+        self._state |= _FINISHED
+        reactor = self._sessions.reactor
+        reactor.close(self._client)
+        reactor.close(self._server)
+        if not self._state & _GONE:
+            self._state |= _GONE
+            self._sessions.remove(self)
+        self._sessions.finished(self)
+
+
+def _shut_down(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # the peer was faster; reading finds out
