@@ -1,0 +1,381 @@
+"""A worker process: one shell, obeying its agent.
+
+``python -m msha.edge.worker --bind HOST:PORT --unit CODE --ipc-fd N [--lock-fd M] [--access-log X]``
+
+The lock's descriptor is only kept open: while a worker lives, no other agent can start on the same state
+directory. A worker whose agent is gone closes everything and exits.
+"""
+
+import argparse
+import asyncio
+import gc
+import math
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+import uvloop
+
+from msha.edge.access_log import AccessLog, open_access_log
+from msha.edge.agent_channel import AgentChannel
+from msha.edge.application import Steering, WaitingRoom
+from msha.edge.cutover_progress import CutoverProgress
+from msha.edge.reactor import Reactor
+from msha.edge.server import Limits, Shell
+from msha.edge.sessions import SERVICE_RESTART, Sessions
+from msha.edge.tunnel import Tunnel
+from msha.steering.errors import InvalidSnapshot
+from msha.steering.snapshot import Snapshot, load
+
+#: How often the agent is told the figures.
+STATS_S = 0.5
+
+#: A drain lets sessions end by themselves for this part of its time, ...
+_PATIENT_PART = 0.5
+#: ... closes the rest evenly until this part, and leaves what remains to the peers' own ends.
+_CLOSED_PART = 0.9
+
+#: What is left so long after everything was closed is aborted.
+_LAST_WAIT_S = 1.5
+
+log = structlog.get_logger("msha.edge.worker")
+
+
+class Drain:
+    """A plan for ending sessions within a time."""
+
+    def __init__(self, now: float, seconds: float, sessions: int) -> None:
+        self.patient_until = now + seconds * _PATIENT_PART
+        self.closed_at = now + seconds * _CLOSED_PART
+        self.over_at = now + max(seconds, 0.0)
+        self._begun_with = sessions
+        self._closed = 0
+
+    def due(self, now: float) -> int:
+        """How many further sessions should be closed now."""
+        if now < self.patient_until:
+            return 0
+        span = self.closed_at - self.patient_until
+        part = 1.0 if now >= self.closed_at or span <= 0 else (now - self.patient_until) / span
+        due = math.ceil(self._begun_with * part) - self._closed
+        self._closed += due
+        return due
+
+
+class Worker:
+    """What the agent talks to.
+
+    Attributes:
+        ended: set when there is nothing left to do and the process may exit.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        agent: socket.socket,
+        *,
+        unit: str,
+        host: str,
+        port: int,
+        access_log: AccessLog,
+        limits: Limits | None = None,
+    ) -> None:
+        limits = limits or Limits()
+        # process
+        self.unit = unit
+        self.reactor = Reactor(loop)
+        self.sessions = Sessions(self.reactor, close_s=limits.close_s, end_s=limits.end_s)
+        self.shell = Shell(self.reactor, self.sessions, access_log, limits)
+        self.waiting = WaitingRoom(self.reactor)
+        self.steering = Steering(unit, self.sessions.by_server, self.waiting, hold_s=limits.hold_s)
+        self.progress = CutoverProgress(unit)
+        self.ended = asyncio.Event()
+        self._host, self._port = host, port
+        self._access_log = access_log
+        self.shell.application = self.steering.router
+        self.shell.opened = self.progress.opened
+        self.sessions.on_removed = self._session_removed
+        self._channel = AgentChannel(loop, agent, self._heard, self._agent_lost)
+        self.reactor.every_tick(self._tick)
+        # what is being done
+        self._stats_due = 0.0
+        self._drain: Drain | None = None
+        self._empty_said = False
+        self._exit_after_drain = False
+        self._parking = False
+        self._exit_by = 0.0
+
+    def start(self) -> None:
+        """The agent is served; nothing is listened on yet."""
+        self.reactor.start()
+        self._channel.say("started", pid=os.getpid())
+
+    def stop(self) -> None:
+        """Everything is let go of."""
+        self.reactor.stop()
+        self._channel.close()
+        self._access_log.close()
+
+    # What the agent says
+
+    def _heard(self, said: dict[str, Any]) -> None:
+        match said.get("do"):
+            case "apply":
+                self._apply(said["body"].encode(), said["version"], said["digest"])
+            case "listen":
+                self._listen()
+            case "park":
+                self._park()
+            case "drain":
+                self.drain(float(said["seconds"]))
+            case "sync":
+                self.steering.sync_until = float(said["until"])
+            case "close_all":
+                self._close_all(str(said["reason"]), int(said.get("code", SERVICE_RESTART)))
+            case "exit":
+                self.exit("edge stopped")
+            case other:
+                log.error("agent_order_unknown", order=other)
+
+    def _agent_lost(self) -> None:
+        log.error("agent_gone")
+        self.exit("edge stopped")
+
+    def _apply(self, body: bytes, version: int, digest: str) -> None:
+        try:
+            snapshot = load(body, digest)
+            self._check_successor(snapshot, version)
+        except InvalidSnapshot as error:
+            self._channel.say("refused", version=version, reason=str(error))
+            return
+        self._obey(snapshot)
+        self._channel.say("applied", version=snapshot.version, digest=snapshot.digest, epoch=snapshot.epoch)
+        self._say_stats()
+        self._say_if_drained()
+
+    def _check_successor(self, snapshot: Snapshot, version: int) -> None:
+        """The snapshot may follow the one in force.
+
+        Raises:
+            InvalidSnapshot: it is not the version it is said to be, or older, or another one of that number.
+        """
+        if snapshot.version != version:
+            raise InvalidSnapshot("version", f"is {snapshot.version}, not {version} as announced")
+        now = self.steering.snapshot
+        if now is None:
+            return
+        if snapshot.version < now.version:
+            raise InvalidSnapshot("version", f"is {snapshot.version}, below {now.version} which is in force")
+        if snapshot.version == now.version and snapshot.digest != now.digest:
+            raise InvalidSnapshot("digest", "is another one than that of the same version in force")
+
+    def _obey(self, snapshot: Snapshot) -> None:
+        """From the first line on every decision is by the new snapshot; what it forbids has begun to end.
+
+        All of it happens in one turn of the loop: no handshake can open a tunnel in between (I1, I2).
+        """
+        self.steering.snapshot = snapshot
+        unwanted = self.progress.applied(snapshot, self.sessions)
+        self.sessions.close(unwanted, lambda tunnel: _moved_to(snapshot, tunnel))
+        for opening in list(self.sessions.half_open):
+            wish = opening.wish
+            if wish is None or wish.router_id is None:
+                continue
+            if not snapshot.serves(self.unit, wish.unit_type, wish.router_id):
+                opening.decide_again()
+        self.waiting.wake()
+
+    def _listen(self) -> None:
+        if self._drain is not None or self._exit_by:
+            return
+        self._parking = False
+        try:
+            port = self.shell.listen(self._host, self._port)
+        except OSError as error:
+            # The agent cannot mend it either: it sees the exit and says so.
+            log.error("cannot_listen", host=self._host, port=self._port, error=str(error))
+            self.exit("edge stopped")
+            return
+        self._channel.say("listening", port=port)
+
+    def _park(self) -> None:
+        self._parking = True
+        self.shell.stop_listening()
+        self._close_all("edge parked", SERVICE_RESTART)
+        self.waiting.empty()
+        self._say_if_parked()
+
+    def drain(self, seconds: float) -> None:
+        """No new connection; sessions end within the time, by themselves or by a Close."""
+        if self._drain is None:
+            self.steering.draining = True
+            self.shell.stop_listening()
+        self._drain = Drain(time.monotonic(), seconds, len(self.sessions))
+        self._go_on_draining(time.monotonic())
+
+    def exit_when_empty(self) -> None:
+        """The process ends after the drain, without waiting for the agent to say so."""
+        self._exit_after_drain = True
+        self._go_on_draining(time.monotonic())
+
+    def exit(self, reason: str) -> None:
+        """Everything is closed and the process ends, a little later at most."""
+        if self._exit_by:
+            return
+        self.steering.draining = True
+        self.shell.stop_listening()
+        self._close_all(reason, SERVICE_RESTART)
+        self.waiting.empty()
+        self._exit_by = time.monotonic() + _LAST_WAIT_S
+        self._end_if_done(time.monotonic())
+
+    def _close_all(self, reason: str, code: int) -> None:
+        self.sessions.close(list(self.sessions), lambda _: reason, code)
+        for opening in list(self.sessions.half_open):
+            opening.abort()
+
+    # What happens meanwhile
+
+    def _session_removed(self, tunnel: Tunnel) -> None:
+        if self.progress.removed(tunnel):
+            self._say_stats()
+            self._say_if_drained()
+        if self._parking:
+            self._say_if_parked()
+
+    def _say_if_drained(self) -> None:
+        if self.progress.drained:
+            self._channel.say("drained", epoch=self.progress.epoch)
+
+    def _say_if_parked(self) -> None:
+        if self._parking and not self.sessions and not self.sessions.half_open:
+            self._parking = False
+            self._channel.say("parked")
+
+    def _tick(self, now: float) -> None:
+        if now >= self._stats_due:
+            self._stats_due = now + STATS_S
+            self._say_stats()
+        if self._drain is not None:
+            self._go_on_draining(now)
+        if self._exit_by:
+            self._end_if_done(now)
+
+    def _say_stats(self) -> None:
+        self.sessions.counters["log_lines_dropped"] = self._access_log.dropped
+        self._channel.mention(
+            "stats",
+            sessions=len(self.sessions),
+            half_open=len(self.sessions.half_open),
+            held=len(self.waiting),
+            counters=self.sessions.counters,
+            by_phase=self.progress.numbers() if self.progress.epoch >= 0 else {},
+        )
+
+    def _go_on_draining(self, now: float) -> None:
+        assert self._drain is not None
+        due = self._drain.due(now)
+        if due:
+            open_ones = [tunnel for tunnel in self.sessions if not tunnel.closing]
+            self.sessions.close(open_ones[:due], lambda _: "edge restarting")
+        if now >= self._drain.over_at:
+            self.waiting.empty()
+        if now >= self._drain.over_at + _LAST_WAIT_S:
+            self.reactor.abort_all()
+        if not self._empty_said and not self.shell.connections:
+            self._empty_said = True
+            self._say_stats()
+            self._channel.say("empty")
+        if self._empty_said and self._exit_after_drain:
+            self.exit("edge restarting")
+
+    def _end_if_done(self, now: float) -> None:
+        if not self.shell.connections or now >= self._exit_by:
+            self.ended.set()
+
+
+def _moved_to(snapshot: Snapshot, tunnel: Tunnel) -> str:
+    """Why a session ends, for its client: where its id is now, or is going."""
+    router_id = tunnel.router_id
+    rule = snapshot.unit_types.get(tunnel.unit_type)
+    if router_id is None or rule is None or not rule.table.key_space.contains(router_id):
+        return "routing changed"
+    running = snapshot.cutover
+    move = running.moved.find(router_id) if running and running.unit_type == tunnel.unit_type else None
+    if move is None:
+        return f"moved to {rule.table.owner(router_id)}"
+    return f"moved to {move.gaining}" if move.gaining != move.losing else "routing changed"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a worker until its agent has no more use for it; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m msha.edge.worker", description=__doc__)
+    parser.add_argument("--bind", required=True, metavar="HOST:PORT")
+    parser.add_argument("--unit", required=True, metavar="CODE")
+    parser.add_argument("--ipc-fd", required=True, type=int, metavar="N", help="socket to the agent")
+    parser.add_argument("--lock-fd", type=int, default=-1, metavar="M", help="kept open, not used")
+    parser.add_argument("--access-log", default="-", metavar="-|FILE|off")
+    parser.add_argument("--drain-s", type=float, default=30.0, metavar="S", help="after a SIGTERM of our own")
+    options = parser.parse_args(arguments)
+    _log_to_stderr()
+    _allow_many_descriptors()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_run(options))
+
+
+async def _run(options: argparse.Namespace) -> int:
+    loop = asyncio.get_running_loop()
+    host, _, port = options.bind.rpartition(":")
+    worker = Worker(
+        loop,
+        socket.socket(fileno=options.ipc_fd),
+        unit=options.unit,
+        host=host.strip("[]"),
+        port=int(port),
+        access_log=open_access_log(options.access_log, options.unit),
+    )
+
+    def terminate() -> None:
+        worker.drain(options.drain_s)
+        worker.exit_when_empty()
+
+    loop.add_signal_handler(signal.SIGTERM, terminate)
+    # Ctrl-C in a terminal reaches every process; the agent says what to do about it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    worker.start()
+    # Nothing that exists now will ever be garbage; it need not be looked at again and again.
+    gc.collect()
+    gc.freeze()
+    await worker.ended.wait()
+    worker.stop()
+    return 0
+
+
+def _log_to_stderr() -> None:
+    """Standard output belongs to the access log."""
+    structlog.configure(
+        processors=[
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _allow_many_descriptors() -> None:
+    """Each session takes two; the soft limit is meant for programs that use select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
