@@ -485,6 +485,7 @@ class Probe(models.Model):
         ECHO = "echo", _("control round trip")
         HANDSHAKE = "handshake", _("trial handshake")
         BACK_SOURCE = "back_source", _("back-source handshake")
+        COUNT = "count", _("count of live sessions")
 
     class State(models.TextChoices):
         PENDING = "pending", _("pending")
