@@ -5,3 +5,14 @@ from django.utils.translation import gettext_lazy as _
 class CutoverConfig(AppConfig):
     name = "cutover"
     verbose_name = _("Cutover")
+
+    def ready(self) -> None:
+        """Nodes' words reach the running cutover, and what it uses is known to the apps below."""
+        from cutover import driving, uses
+        from domains.services import register_draft_maker
+        from units.in_use import register_use_check
+        from units.signals import node_reported
+
+        node_reported.connect(driving.heard, dispatch_uid="cutover.driving.heard")
+        register_draft_maker(uses.make_draft)
+        register_use_check(uses.sentence_against)

@@ -1,0 +1,189 @@
+"""Drafts: a cutover that somebody has thought of and that has changed nothing yet."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.db import transaction
+from django.db.models import Max
+from django.utils import timezone
+from django.utils.translation import gettext
+
+from cutover import rules
+from cutover.errors import InvalidChange, Refused
+from cutover.models import Cutover, CutoverEvent
+from cutover.rules import Change, UnitTypeDict
+from msha.steering.phases import READING_KEYS, table_of
+from msha.steering.ranges import IdRange, KeySpace, MovedIds, MovedRange, RangeTable
+from units import audit, publishing
+from units.models import Namespace
+
+State = Cutover.State
+
+
+def create_draft(
+    namespace: Namespace,
+    unit_type: str,
+    *,
+    ranges: Mapping[str, Sequence[str]] | None = None,
+    exact: Mapping[str, Sequence[int]] | None = None,
+    entry: UnitTypeDict | None = None,
+    actor: str,
+    reason: str = "",
+    rollback_of: Cutover | None = None,
+) -> Cutover:
+    """A stored draft that would bring the asked-for rule into effect.
+
+    Raises:
+        InvalidChange: the rule is not valid or moves nothing; names the place.
+        Refused: nothing is published yet, or there is no such unit type.
+    """
+    with transaction.atomic():
+        locked = publishing.locked(namespace.pk)
+        change = rules.change(rules.in_effect(locked), unit_type, ranges=ranges, exact=exact, entry=entry)
+        last = Cutover.objects.filter(namespace=locked).aggregate(last=Max("number"))["last"] or 0
+        cutover = Cutover.objects.create(
+            namespace=locked,
+            number=last + 1,
+            unit_type=unit_type,
+            created_by=actor[:150],
+            reason=reason,
+            rollback_of=rollback_of,
+            **_columns(change),
+        )
+        CutoverEvent.objects.create(cutover=cutover, kind="drafted", data={"by": actor})
+        _audit(actor, "cutover.create", cutover, change, reason)
+    return cutover
+
+
+def update_draft(
+    cutover: Cutover,
+    *,
+    ranges: Mapping[str, Sequence[str]] | None = None,
+    exact: Mapping[str, Sequence[int]] | None = None,
+    entry: UnitTypeDict | None = None,
+    actor: str,
+    reason: str | None = None,
+) -> Cutover:
+    """The draft asks for another rule; preview and checks are to be made anew.
+
+    Raises:
+        InvalidChange: the rule is not valid or moves nothing; names the place.
+        Refused: the cutover has started or ended.
+    """
+    with transaction.atomic():
+        locked = publishing.locked(cutover.namespace_id)
+        change = rules.change(
+            rules.in_effect(locked), cutover.unit_type, ranges=ranges, exact=exact, entry=entry
+        )
+        columns = _columns(change)
+        if reason is not None:
+            columns["reason"] = reason
+        claim_editable(cutover, **columns, state=State.DRAFT, impact={}, base_version=0, base_digest="")
+        cutover.checks.all().delete()
+        _audit(actor, "cutover.update", cutover, change, cutover.reason)
+    cutover.refresh_from_db()
+    return cutover
+
+
+def discard(cutover: Cutover, actor: str) -> None:
+    """The draft is put aside; nothing else has changed.
+
+    Raises:
+        Refused: the cutover has started or ended.
+    """
+    with transaction.atomic():
+        before = cutover.state
+        claim_editable(cutover, state=State.DISCARDED)
+        audit.record(
+            actor,
+            "cutover.discard",
+            cutover,
+            namespace=cutover.namespace,
+            before={"state": before},
+            after={"state": State.DISCARDED},
+        )
+    cutover.refresh_from_db()
+
+
+def rollback(cutover: Cutover, actor: str) -> Cutover:
+    """A draft that gives the moved ids back to the units that had them; it goes through the same gate.
+
+    Ids that another cutover has moved on since then stay where they are.
+
+    Raises:
+        Refused: the cutover is not done, or nothing is left to give back.
+    """
+    if cutover.state != State.DONE:
+        raise Refused(
+            gettext("Cutover %(cutover)s is not done: there is nothing to roll back.") % {"cutover": cutover}
+        )
+    return create_draft(
+        cutover.namespace,
+        cutover.unit_type,
+        entry=_given_back(cutover),
+        actor=actor,
+        reason=gettext("Roll back of cutover #%(number)d") % {"number": cutover.number},
+        rollback_of=cutover,
+    )
+
+
+def _given_back(cutover: Cutover) -> UnitTypeDict:
+    """The rule in effect, with the cutover's ids at their old owners again."""
+    rule = rules.in_effect(cutover.namespace)["rule"]
+    now, key_space = rules.unit_type_of(rule, cutover.unit_type), rules.key_space_of(rule)
+    if rules.same_rule(now, cutover.new_rule, key_space):
+        return cutover.old_rule
+    if any(cutover.old_rule.get(key) != cutover.new_rule.get(key) for key in READING_KEYS):
+        raise Refused(
+            gettext(
+                "The rule has changed since cutover %(cutover)s, which changed how the routerId is read."
+                " Make a new cutover to the rule you want."
+            )
+            % {"cutover": cutover}
+        )
+    table = table_of(now, key_space)
+    back = MovedIds.from_lists(cutover.moved).swapped()
+    returned = table.with_moved(MovedIds(tuple(_still_there(table, back, key_space))))
+    return {**now, "ranges": returned.ranges_text(), "exact": returned.exact_ids()}
+
+
+def _still_there(table: RangeTable, back: MovedIds, key_space: KeySpace) -> list[MovedRange]:
+    """Those parts of the way back that begin where the ids are now."""
+    owned = [IdRange(start, end, unit) for start, end, unit in table.segments()]
+    parts = []
+    for move in back:
+        for segment in owned:
+            start, end = max(move.start, segment.start), min(move.end, segment.end)
+            if start < end and segment.unit == move.losing and key_space.contains(start):
+                parts.append(MovedRange(start, end, move.losing, move.gaining))
+    return sorted(parts)
+
+
+def _columns(change: Change) -> dict[str, Any]:
+    return {"old_rule": change.old, "new_rule": change.new, "moved": change.moved.as_lists()}
+
+
+def claim_editable(cutover: Cutover, **columns: Any) -> None:
+    """The columns are set, if the cutover has neither started nor ended by now."""
+    rows = Cutover.objects.filter(pk=cutover.pk, state__in=Cutover.BEFORE)
+    if rows.update(**columns, updated=timezone.now()) != 1:
+        cutover.refresh_from_db()
+        raise Refused(
+            gettext("Cutover %(cutover)s is %(state)s and cannot be adjusted any more. Make a new one.")
+            % {"cutover": cutover, "state": cutover.get_state_display()}
+        )
+
+
+def _audit(actor: str, action: str, cutover: Cutover, change: Change, reason: str) -> None:
+    audit.record(
+        actor,
+        action,
+        cutover,
+        namespace=cutover.namespace,
+        before=change.old,
+        after=change.new,
+        reason=reason,
+    )
+
+
+__all__ = ["InvalidChange", "create_draft", "discard", "rollback", "update_draft"]

@@ -1,0 +1,341 @@
+"""What is looked at before a cutover may start: each check really looks, and says what it saw.
+
+A check asks nodes first (all questions of all checks go out together) and judges the answers afterwards, so
+that the whole takes about as long as the slowest answer.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from cutover import previews, rules
+from cutover.errors import InvalidChange
+from cutover.models import Cutover
+from cutover.probing import Answer, Question
+from cutover.rules import Document
+from cutover.trials import Trial, trials
+from msha.steering import snapshot as steering
+from msha.steering.errors import InvalidSnapshot
+from msha.steering.ranges import MovedIds
+from units import publishing
+from units.models import EdgeNode, Probe
+
+#: Clocks further apart than this make times on pages and in logs misleading.
+CLOCK_SKEW_LIMIT_MS = 500
+#: More back-source probes than this are not sent; each gaining node still tries some of each URI.
+BACK_SOURCE_PROBES_LIMIT = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a check passed, and the sentence that says why."""
+
+    passed: bool
+    reason: str
+
+
+@dataclass
+class Scene:
+    """What the checks look at, read once.
+
+    Attributes:
+        nodes: every enrolled node of the namespace.
+    """
+
+    cutover: Cutover
+    document: Document
+    newest: publishing.Snapshot
+    nodes: list[EdgeNode]
+    moved: MovedIds = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.moved = MovedIds.from_lists(self.cutover.moved)
+
+    @cached_property
+    def live(self) -> list[EdgeNode]:
+        """The nodes that can be asked something."""
+        return [node for node in self.nodes if node.live]
+
+    @cached_property
+    def gaining(self) -> list[EdgeNode]:
+        """Live nodes of units that gain ids."""
+        return [node for node in self.live if node.unit.code in self.moved.gaining_units]
+
+    @cached_property
+    def trials(self) -> list[Trial]:
+        """The trial handshakes of this cutover."""
+        return trials(self.document, self.cutover.unit_type, self.moved, self.live)
+
+
+Answered = Sequence[tuple[Question, Answer | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Precheck:
+    """One line of the precheck page.
+
+    Attributes:
+        skippable: False where the start itself would refuse all the same.
+        ask: what to ask which nodes.
+        judge: what the answers, in the order of the questions, and the scene amount to.
+    """
+
+    key: str
+    title: str | Promise
+    judge: Callable[[Scene, Answered], Verdict]
+    ask: Callable[[Scene], list[Question]] = lambda scene: []
+    skippable: bool = True
+
+
+# -- what needs no question ----------------------------------------------------------------------------------
+
+
+def _rule_valid(scene: Scene, _answers: Answered) -> Verdict:
+    cutover, document = scene.cutover, scene.document
+    if previews.is_stale(cutover, document):
+        return Verdict(
+            False, gettext("The rule in effect has changed since the preview. Generate the preview again.")
+        )
+    try:
+        new = rules.checked(document, cutover.new_rule)
+        rule = {**document["rule"], "cutover": None}
+        rule["unit_types"] = [
+            new if entry["name"] == cutover.unit_type else entry for entry in rule["unit_types"]
+        ]
+        steering.check_rule(rule, [unit["code"] for unit in document["config"]["units"]])
+    except (InvalidChange, InvalidSnapshot) as error:
+        return Verdict(False, gettext("The new rule is not valid: %(problem)s") % {"problem": error})
+    return Verdict(
+        True,
+        gettext("Every id has exactly one owner; %(count)d ids move.") % {"count": scene.moved.count},
+    )
+
+
+def _no_other(scene: Scene, _answers: Answered) -> Verdict:
+    namespace = scene.cutover.namespace
+    other = Cutover.objects.filter(namespace=namespace, state__in=Cutover.ACTIVE).first()
+    if other is not None:
+        return Verdict(False, gettext("Cutover %(other)s is running. Wait for its end.") % {"other": other})
+    if namespace.publishing_stopped:
+        return Verdict(
+            False, gettext("Publishing is stopped: %(reason)s") % {"reason": namespace.publishing_stopped}
+        )
+    return Verdict(True, gettext("No other cutover of this namespace is running."))
+
+
+def _nodes_current(scene: Scene, _answers: Answered) -> Verdict:
+    faults = []
+    for node in scene.nodes:
+        fault = _fault(node, scene.newest)
+        if fault:
+            faults.append(gettext("%(node)s %(fault)s") % {"node": node.name, "fault": fault})
+    faults += list(_unserved(scene))
+    if faults:
+        return Verdict(False, "; ".join(faults) + ".")
+    return Verdict(
+        True,
+        gettext("%(count)d edge nodes are connected and obey version %(version)d.")
+        % {"count": len(scene.nodes), "version": scene.newest.version},
+    )
+
+
+def _fault(node: EdgeNode, newest: publishing.Snapshot) -> str:
+    """Why the node is not ready, or ""."""
+    if not node.connected:
+        return gettext("is not connected")
+    if not node.live:
+        return gettext("has been silent for more than 5 s")
+    if node.nack_version > node.applied_version:
+        return gettext("refused version %(version)d (%(reason)s)") % {
+            "version": node.nack_version,
+            "reason": node.nack_reason,
+        }
+    if node.applied_version != newest.version:
+        return gettext("obeys version %(applied)d instead of %(newest)d") % {
+            "applied": node.applied_version,
+            "newest": newest.version,
+        }
+    if node.applied_digest != newest.digest:
+        return gettext("obeys another content of version %(version)d") % {"version": newest.version}
+    if node.parked:
+        return gettext("is parked and serves nobody")
+    if node.draining:
+        return gettext("is draining")
+    return ""
+
+
+def _unserved(scene: Scene) -> Iterable[str]:
+    """Units and clusters that gain ids but have nobody to serve them."""
+    clusters = {
+        (unit, cluster)
+        for domain in scene.document["config"].get("domains", [])
+        for unit, cluster in domain.get("clusters", {}).items()
+        if unit in scene.moved.gaining_units
+    }
+    served = {(node.unit.code, node.cluster.name if node.cluster else "") for node in scene.gaining}
+    for unit, cluster in sorted(clusters - served):
+        yield gettext("cluster %(cluster)s of %(unit)s has no live node") % {
+            "cluster": cluster,
+            "unit": unit,
+        }
+    for unit in sorted(scene.moved.gaining_units - {pair[0] for pair in served | clusters}):
+        yield gettext("unit %(unit)s has no live node") % {"unit": unit}
+
+
+def _clocks(scene: Scene, _answers: Answered) -> Verdict:
+    skews = {node.name: node.clock_skew_ms for node in scene.live}
+    off = {name: skew for name, skew in skews.items() if abs(skew) >= CLOCK_SKEW_LIMIT_MS}
+    if off:
+        listed = ", ".join(f"{name} {skew:+d} ms" for name, skew in sorted(off.items()))
+        return Verdict(
+            False,
+            gettext("These clocks differ from the console's: %(nodes)s. Check their time service.")
+            % {"nodes": listed},
+        )
+    apart = max(skews.values()) - min(skews.values()) if skews else 0
+    if apart >= CLOCK_SKEW_LIMIT_MS:
+        return Verdict(
+            False,
+            gettext("The nodes' clocks are up to %(ms)d ms apart. Check their time service.") % {"ms": apart},
+        )
+    largest = max((abs(skew) for skew in skews.values()), default=0)
+    return Verdict(True, gettext("No clock is further than %(ms)d ms from the console's.") % {"ms": largest})
+
+
+def _dns(scene: Scene, _answers: Answered) -> Verdict:
+    managed = [domain for domain in scene.document["config"].get("domains", []) if domain["dns"] == "managed"]
+    if not managed:
+        return Verdict(True, gettext("No domain of this namespace has managed DNS."))
+    from domains import dns
+
+    problems = dns.problems_of(scene.cutover.namespace, [domain["name"] for domain in managed])
+    if problems:
+        return Verdict(False, " ".join(problems))
+    return Verdict(
+        True,
+        gettext("%(names)s and their unit sub-domains resolve.")
+        % {"names": ", ".join(domain["name"] for domain in managed)},
+    )
+
+
+# -- what nodes are asked ------------------------------------------------------------------------------------
+
+
+def _ask_echo(scene: Scene) -> list[Question]:
+    return [Question(node, Probe.Kind.ECHO) for node in scene.live]
+
+
+def _round_trip(scene: Scene, answers: Answered) -> Verdict:
+    silent = [question.node.name for question, answer in answers if not (answer or {}).get("ok")]
+    if silent:
+        return Verdict(
+            False, gettext("No answer on the control stream of %(nodes)s.") % {"nodes": ", ".join(silent)}
+        )
+    if not answers:
+        return Verdict(False, gettext("No edge node is connected, so none can be asked."))
+    slowest = max(float((answer or {}).get("round_trip_ms", 0)) for _, answer in answers)
+    return Verdict(
+        True,
+        gettext("%(count)d edge nodes answered, the slowest after %(ms)d ms.")
+        % {"count": len(answers), "ms": round(slowest)},
+    )
+
+
+def _ask_back_sources(scene: Scene) -> list[Question]:
+    questions = []
+    for domain, uri in _uris(scene):
+        for node in scene.gaining:
+            for server in uri.get("back_sources", {}).get(node.unit.code, []):
+                params = {"server": server, "host": domain["name"], "target": uri["path"]}
+                questions.append(Question(node, Probe.Kind.BACK_SOURCE, params))
+    return questions[:BACK_SOURCE_PROBES_LIMIT]
+
+
+def _uris(scene: Scene) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:
+    for domain in scene.document["config"].get("domains", []):
+        for uri in domain.get("uris", []):
+            yield domain, uri
+
+
+def _back_sources(scene: Scene, answers: Answered) -> Verdict:
+    faults = []
+    for domain, uri in _uris(scene):
+        servers = uri.get("back_sources", {})
+        lost = any(servers.get(unit) for unit in scene.moved.losing_units)
+        faults += [
+            gettext("%(unit)s has no back-source for %(uri)s")
+            % {"unit": unit, "uri": f"{domain['name']}{uri['path']}"}
+            for unit in sorted(scene.moved.gaining_units)
+            if lost and not servers.get(unit)
+        ]
+    for question, answer in answers:
+        if not (answer or {}).get("ok"):
+            problem = (answer or {}).get("error") or gettext("the node did not answer")
+            faults.append(
+                gettext("%(server)s as seen from %(node)s: %(problem)s")
+                % {"server": question.params["server"], "node": question.node.name, "problem": problem}
+            )
+    if faults:
+        return Verdict(False, _listed(faults))
+    if not answers and scene.moved.gaining_units:
+        return Verdict(
+            not any(True for _ in _uris(scene)),
+            gettext("No node of the gaining units could try a back-source.")
+            if any(True for _ in _uris(scene))
+            else gettext("No URI is in effect, so there is no back-source to try."),
+        )
+    servers_tried = {question.params["server"] for question, _ in answers}
+    return Verdict(
+        True,
+        gettext("%(count)d back-source servers answered a WebSocket handshake.")
+        % {"count": len(servers_tried)},
+    )
+
+
+def _listed(faults: Sequence[str], limit: int = 5) -> str:
+    """The first faults as one text, and how many more there are."""
+    text = "; ".join(fault.rstrip(".") for fault in faults[:limit])
+    if len(faults) > limit:
+        text += "; " + gettext("and %(count)d more") % {"count": len(faults) - limit}
+    return f"{text}."
+
+
+def _ask_trials(scene: Scene) -> list[Question]:
+    return [trial.question for trial in scene.trials]
+
+
+def _trials(scene: Scene, answers: Answered) -> Verdict:
+    if not any(True for _ in _uris(scene)):
+        return Verdict(True, gettext("No URI is in effect, so there is no handshake to try."))
+    if not scene.trials:
+        return Verdict(False, gettext("No edge node is connected, so no handshake could be tried."))
+    faults = []
+    for trial, (_question, answer) in zip(scene.trials, answers, strict=True):
+        fault = trial.fault(answer)
+        if fault:
+            faults.append(fault)
+    if faults:
+        return Verdict(False, _listed(faults))
+    return Verdict(
+        True,
+        gettext("%(count)d trial handshakes were served or redirected as the rule says.")
+        % {"count": len(answers)},
+    )
+
+
+PRECHECKS: tuple[Precheck, ...] = (
+    Precheck("rule", _("The new rule is valid"), _rule_valid, skippable=False),
+    Precheck("exclusive", _("No other cutover is running"), _no_other, skippable=False),
+    Precheck("nodes", _("Every edge node is connected and current"), _nodes_current),
+    Precheck("round_trip", _("Control round trip"), _round_trip, _ask_echo),
+    Precheck("back_sources", _("Gaining back-sources answer"), _back_sources, _ask_back_sources),
+    Precheck("dns", _("DNS answers"), _dns),
+    Precheck("clocks", _("Clocks agree"), _clocks),
+    Precheck("handshakes", _("Trial handshakes at each unit"), _trials, _ask_trials),
+)
+BY_KEY = {check.key: check for check in PRECHECKS}

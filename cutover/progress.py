@@ -1,0 +1,151 @@
+"""What is seen of a running cutover: acks as they come, sessions closed, remaining and reconnected.
+
+Everything is derived from the rows that the control stream keeps, so that nothing is lost by a restart of the
+console; `observe` only notes what changed since it last looked.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+
+from cutover.models import Cutover, CutoverEvent, ProgressSample
+from units.models import EdgeNode
+
+#: The curve of a cutover has a point about this often, while there is anything to see.
+SAMPLE_EVERY = timedelta(milliseconds=250)
+#: Clients come back within their own retry time, long after the last step; they are counted this long.
+WATCHED_AFTER_END = timedelta(seconds=30)
+#: Nodes report what they closed with their next status, so within a second of the end.
+SETTLES_WITHIN = timedelta(seconds=3)
+
+Figures = dict[str, Any]
+
+COUNTED = ("closed", "remaining", "reconnected")
+
+
+def begun(now: datetime) -> Figures:
+    """The figures of a cutover that starts now."""
+    return {
+        "sessions_closed": 0,
+        "sessions_remaining": 0,
+        "reconnected": 0,
+        "frozen_ms": None,
+        "freezes": [],
+        "started": now.isoformat(),
+    }
+
+
+def observe(cutover: Cutover, nodes: Iterable[EdgeNode], now: datetime | None = None) -> bool:
+    """Whether anything new was noted: acks and drains as events, counts as figures and as a sample.
+
+    Call it under the namespace's lock while the cutover is active; after its end nothing is judged any more.
+    """
+    now = now or timezone.now()
+    nodes = list(nodes)
+    figures = dict(cutover.figures)
+    noted = _note_reports(cutover, nodes, figures, now)
+    counted = _count(cutover, nodes, figures)
+    if counted:
+        _sample(cutover, figures, now)
+    if noted or counted:
+        cutover.figures = figures
+        Cutover.objects.filter(pk=cutover.pk).update(figures=figures)
+    return noted or counted
+
+
+def _note_reports(cutover: Cutover, nodes: list[EdgeNode], figures: Figures, now: datetime) -> bool:
+    """Events for the nodes that acked, drained or lost their workers in the running step."""
+    if not cutover.active or cutover.state == Cutover.State.STARTING:
+        return False
+    epoch = cutover.epoch
+    seen = figures.get("seen", {})
+    if seen.get("epoch") != epoch:
+        seen = {"epoch": epoch}
+    events = []
+    for kind, reached in (
+        ("acked", lambda node: node.applied_epoch >= epoch),
+        ("drained", lambda node: node.drained_epoch >= epoch),
+        ("exited", lambda node: node.workers_exited_epoch >= epoch),
+        ("parked", lambda node: node.parked),
+    ):
+        known = set(seen.get(kind, []))
+        new = [node for node in nodes if node.name not in known and reached(node)]
+        if not new:
+            continue
+        seen = {**seen, kind: sorted(known | {node.name for node in new})}
+        for node in new:
+            data = {"node": node.name, "unit": node.unit.code, "epoch": epoch, "step": cutover.state}
+            events.append(CutoverEvent(cutover=cutover, kind=kind, data=data, at=now))
+    CutoverEvent.objects.bulk_create(events)
+    figures["seen"] = seen
+    return bool(events)
+
+
+def _count(cutover: Cutover, nodes: list[EdgeNode], figures: Figures) -> bool:
+    """The figures follow what the nodes report; each node counts anew in each epoch."""
+    first = figures.get("first_epoch")
+    if first is None:
+        return False
+    last = figures.get("last_epoch")
+    reported: dict[str, dict[str, dict[str, int]]] = {
+        name: dict(epochs) for name, epochs in figures.get("nodes", {}).items()
+    }
+    for node in nodes:
+        said = node.phase_progress or {}
+        epoch = said.get("epoch", -1)
+        if epoch < first or (last is not None and epoch > last):
+            continue
+        counts = {key: int(said.get(key, 0)) for key in COUNTED}
+        reported.setdefault(node.name, {})[str(epoch)] = counts
+    if reported == figures.get("nodes", {}):
+        return False
+    figures["nodes"] = reported
+    figures["sessions_closed"] = _sum(reported, "closed")
+    figures["reconnected"] = _sum(reported, "reconnected")
+    figures["sessions_remaining"] = sum(
+        epochs[max(epochs, key=int)]["remaining"] for epochs in reported.values() if epochs
+    )
+    return True
+
+
+def _sum(reported: dict[str, dict[str, dict[str, int]]], key: str) -> int:
+    return sum(counts[key] for epochs in reported.values() for counts in epochs.values())
+
+
+def _sample(cutover: Cutover, figures: Figures, now: datetime) -> None:
+    last = cutover.samples.order_by("-at").values_list("at", flat=True).first()
+    if last is not None and now - last < SAMPLE_EVERY:
+        # The newest point follows the counts, so that the curve ends where the figures do.
+        cutover.samples.filter(at=last).update(**_point(figures))
+        return
+    ProgressSample.objects.create(cutover=cutover, at=now, **_point(figures))
+
+
+def _point(figures: Figures) -> dict[str, int]:
+    return {
+        "closed": figures["sessions_closed"],
+        "remaining": figures["sessions_remaining"],
+        "reconnected": figures["reconnected"],
+    }
+
+
+def frozen_since(figures: Figures, now: datetime) -> None:
+    """Ids are frozen from now on; a freeze that runs already goes on."""
+    figures.setdefault("frozen_from", now.isoformat())
+
+
+def thawed(cutover: Cutover, figures: Figures, now: datetime) -> None:
+    """The running freeze, if there is one, is over.
+
+    From just before the FREEZE was committed to when the console knew the last answer that ends it: an upper
+    bound of what any client saw, on the console's clock alone.
+    """
+    since = figures.pop("frozen_from", None)
+    if since is None:
+        return
+    ms = round((now - datetime.fromisoformat(since)).total_seconds() * 1000)
+    freeze = {"batch": cutover.batch, "turns": cutover.turns, "from": since, "ms": ms}
+    figures["freezes"] = [*figures.get("freezes", []), freeze]
+    figures["frozen_ms"] = max(entry["ms"] for entry in figures["freezes"])

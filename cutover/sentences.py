@@ -1,0 +1,175 @@
+"""What an operator reads about a cutover, in the language of whoever reads it.
+
+Rows keep facts (states, names, reasons); the sentences are made from them each time. Where a sentence itself
+is stored (alarms, audit), it is in English: `stored` makes it so.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from django.utils import translation
+from django.utils.translation import gettext
+
+from cutover.models import Cutover, CutoverEvent
+from msha.steering.phases import GATE_DEADLINE_S, Ending, Phase, Step
+
+State = Cutover.State
+
+
+@contextmanager
+def stored() -> Iterator[None]:
+    """Sentences made inside are in English, whoever acts."""
+    with translation.override("en"):
+        yield
+
+
+def waiting(step: Step, missing: Sequence[str]) -> str:
+    """What the running step waits for, or "" when nothing is missing."""
+    if not missing:
+        return ""
+    words = {"nodes": ", ".join(missing)}
+    match step.phase:
+        case Phase.FREEZE:
+            return gettext("Waits for %(nodes)s to hold the moved ids and to close their sessions.") % words
+        case Phase.ACTIVATE:
+            return gettext("Waits for %(nodes)s to accept the moved ids.") % words
+        case _:
+            return gettext("Waits for %(nodes)s to acknowledge.") % words
+
+
+def overdue(cutover: Cutover, step: Step, missing: Sequence[str]) -> str:
+    """What an operator reads at 3 a.m.: what waits, for whom, and what can be done."""
+    head = gettext(
+        "Cutover %(cutover)s has waited in %(phase)s for more than %(seconds)d s for %(nodes)s."
+    ) % {
+        "cutover": cutover,
+        "phase": cutover.get_state_display(),
+        "seconds": int(GATE_DEADLINE_S),
+        "nodes": ", ".join(missing),
+    }
+    match step.phase:
+        case Phase.FREEZE:
+            tail = gettext(
+                "The moved ids are held in both units. Bring these nodes back, turn the cutover around,"
+                " or fence them and declare them dead."
+            )
+        case Phase.ACTIVATE:
+            tail = gettext(
+                "The moved ids are not served by every node of their new unit."
+                " Bring these nodes back, or turn the cutover around."
+            )
+        case Phase.RELEASE:
+            tail = gettext("Every id is served by its unit. Bring these nodes back, or finish without them.")
+        case _:
+            tail = gettext("Bring these nodes back, or finish without them.")
+    return f"{head} {tail}"
+
+
+def outcome(cutover: Cutover) -> str:
+    """How the cutover ended, or is being undone; "" while it goes forward."""
+    facts: dict[str, Any] = cutover.figures.get("ended", {})
+    if not facts:
+        return cutover.outcome
+    sentence = _ending(cutover, facts)
+    if facts.get("stragglers"):
+        sentence += " " + gettext("Finished by %(actor)s without %(nodes)s: %(reason)s") % {
+            "actor": facts["finished_by"],
+            "nodes": ", ".join(facts["stragglers"]),
+            "reason": facts["finish_reason"],
+        }
+    return sentence
+
+
+def _ending(cutover: Cutover, facts: dict[str, Any]) -> str:
+    match facts.get("how"):
+        case Ending.DONE:
+            return gettext("Done: every moved id is served by its new unit.")
+        case Ending.TURNED:
+            return gettext("Turned round: every id is served by the unit it came from.")
+        case "overdue":
+            return gettext(
+                "Cutover %(cutover)s undid itself after %(seconds)d s in %(phase)s: %(nodes)s did not answer."
+                " No id of this step has moved. Look at these nodes, then start again."
+            ) % {
+                "cutover": cutover,
+                "seconds": int(GATE_DEADLINE_S),
+                "phase": State(facts["state"]).label,
+                "nodes": ", ".join(facts["missing"]),
+            }
+        case "stale":
+            return gettext(
+                "Not started: the rule in effect changed after the preview. Generate the preview again."
+            )
+        case "invalid":
+            return gettext("Not started: %(problem)s") % {"problem": facts["problem"]}
+        case _:
+            return gettext("Aborted by %(actor)s: %(reason)s") % {
+                "actor": facts.get("by", ""),
+                "reason": facts.get("reason", ""),
+            }
+
+
+def event(row: CutoverEvent) -> str:
+    """One line of the timeline."""
+    data = row.data
+    by = {"by": data.get("by", "")}
+    match row.kind:
+        case "drafted":
+            return gettext("Drafted by %(by)s") % by
+        case "previewed":
+            return gettext("Previewed by %(by)s against version %(version)d") % {
+                **by,
+                "version": data["version"],
+            }
+        case "checks":
+            return gettext("Checks run by %(by)s") % by
+        case "skipped":
+            return gettext("Check “%(check)s” skipped by %(by)s: %(reason)s") % {
+                **by,
+                "check": data["title"],
+                "reason": data["reason"],
+            }
+        case "started":
+            return gettext("Started by %(by)s") % by
+        case "acked":
+            return gettext("%(node)s acknowledged") % {"node": data["node"]}
+        case "drained":
+            return gettext("%(node)s closed the sessions of the moved ids") % {"node": data["node"]}
+        case "exited":
+            return gettext("All workers of %(node)s have exited") % {"node": data["node"]}
+        case "parked":
+            return gettext("%(node)s is parked: it refused the version and serves nobody") % {
+                "node": data["node"]
+            }
+        case "alarm":
+            return gettext("Alarm: %(sentence)s") % {"sentence": data["sentence"]}
+        case "alarm_cleared":
+            return gettext("Alarm cleared")
+        case Phase.PREPARE | Phase.FREEZE | Phase.ACTIVATE | Phase.RELEASE | Phase.ABORT:
+            return _step(row.kind, data)
+        case _:
+            return str(State(row.kind).label) if row.kind in State.values else row.kind
+
+
+def _step(phase: str, data: dict[str, Any]) -> str:
+    """A step of the timeline; an operator's act behind it is named with its reason."""
+    back = data.get("turns", 0) % 2 == 1
+    match phase:
+        case Phase.PREPARE:
+            sentence = gettext("PREPARE: every node learns what is coming")
+        case Phase.FREEZE if back:
+            sentence = gettext("FREEZE: turned round, both units hold the moved ids")
+        case Phase.FREEZE:
+            sentence = gettext("FREEZE: losing units hold the moved ids and close their sessions")
+        case Phase.ACTIVATE if back:
+            sentence = gettext("ACTIVATE: the old owners accept their ids again")
+        case Phase.ACTIVATE:
+            sentence = gettext("ACTIVATE: gaining units accept the moved ids")
+        case Phase.RELEASE:
+            sentence = gettext("RELEASE: the plain rule is in force everywhere")
+        case _:
+            sentence = gettext("ABORT: the rule before this step is in force again")
+    if data.get("by"):
+        sentence += " " + gettext("(%(by)s: %(reason)s)") % {"by": data["by"], "reason": data["reason"]}
+    return sentence

@@ -1,0 +1,38 @@
+"""What can be done with a cutover: pages, API and management commands call these and nothing below.
+
+Nothing here knows of HTTP; permissions are the caller's. `actor` is the name that the audit trail keeps. What
+is refused raises `cutover.errors.Refused` (or another `MshaError`) with a sentence that says what to do.
+"""
+
+from cutover.checking import retry_check, run_prechecks, skip_check
+from cutover.drafts import create_draft, discard, rollback, update_draft
+from cutover.errors import InvalidChange, Refused, StalePreview
+from cutover.previews import MoveRow, Preview, UnitRow, command, preview, stored_preview
+from cutover.status import actions, status
+from cutover.steps import abort, advance, finish_with_stragglers, start, turn_around
+
+__all__ = [
+    "InvalidChange",
+    "MoveRow",
+    "Preview",
+    "Refused",
+    "StalePreview",
+    "UnitRow",
+    "abort",
+    "actions",
+    "advance",
+    "command",
+    "create_draft",
+    "discard",
+    "finish_with_stragglers",
+    "preview",
+    "retry_check",
+    "rollback",
+    "run_prechecks",
+    "skip_check",
+    "start",
+    "status",
+    "stored_preview",
+    "turn_around",
+    "update_draft",
+]

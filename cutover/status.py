@@ -1,0 +1,231 @@
+"""The state of a cutover as one JSON value: for pages, the live socket, the API and `mshactl`."""
+
+from datetime import datetime
+from typing import Any
+
+from django.utils import timezone
+
+from cutover import plans, progress, rules, sentences
+from cutover.models import Check, Cutover
+from cutover.prechecks import BY_KEY
+from cutover.previews import command
+from msha.steering import phases
+from msha.steering.phases import Phase
+from msha.steering.ranges import MovedIds
+from units.models import Alarm, EdgeNode
+
+State = Cutover.State
+
+Status = dict[str, Any]
+
+#: The wizard's curve needs no more points than it has pixels.
+SAMPLES_LIMIT = 600
+EVENTS_LIMIT = 500
+
+
+def status(cutover: Cutover) -> Status:
+    """Everything that is known of the cutover now; fit for JSON.
+
+    ``phase`` is the state's word, ``settled`` says that the figures will hardly change any more, ``actions``
+    which acts would be accepted.
+    """
+    cutover = Cutover.objects.select_related("namespace", "rollback_of").get(pk=cutover.pk)
+    moved = MovedIds.from_lists(cutover.moved)
+    figures = cutover.figures
+    judged = _judged(cutover)
+    return {
+        "id": cutover.pk,
+        "number": cutover.number,
+        "namespace": cutover.namespace.name,
+        "unit_type": cutover.unit_type,
+        "phase": cutover.state,
+        "phase_title": str(cutover.get_state_display()),
+        "direction": "backward" if cutover.turned else "forward",
+        "turns": cutover.turns,
+        "batch": cutover.batch,
+        "batches": max(1, len(cutover.plan.get("batches", []))),
+        "epoch": cutover.epoch,
+        "moved_ids": moved.count,
+        "moved": [
+            {
+                "range": f"{move.start}~{move.end - 1}",
+                "losing": move.losing,
+                "gaining": move.gaining,
+                "ids": move.end - move.start,
+            }
+            for move in moved
+        ],
+        "moved_text": moved.text(),
+        "old": _table(cutover.old_rule),
+        "new": _table(cutover.new_rule),
+        "command": command(cutover),
+        "sessions_expected": sum(count for _, _, count in cutover.impact.get("pairs", [])),
+        "sessions_closed": figures.get("sessions_closed", 0),
+        "sessions_remaining": figures.get("sessions_remaining", 0),
+        "reconnected": figures.get("reconnected", 0),
+        "frozen_ms": figures.get("frozen_ms"),
+        "freezes": figures.get("freezes", []),
+        "waiting": sentences.waiting(judged[0], judged[1]) if judged else "",
+        "missing": list(judged[1]) if judged else [],
+        "alarm": _alarm(cutover),
+        "outcome": sentences.outcome(cutover),
+        "ending": figures.get("ending"),
+        "stragglers": figures.get("ended", {}).get("stragglers", []),
+        "reason": cutover.reason,
+        "created_by": cutover.created_by,
+        "started_by": cutover.started_by,
+        "rollback_of": cutover.rollback_of.number if cutover.rollback_of else None,
+        "started_at": _iso(cutover.started_at),
+        "phase_at": _iso(cutover.phase_at),
+        "ended_at": _iso(cutover.ended_at),
+        "now": _iso(timezone.now()),
+        "settled": _settled(cutover),
+        "actions": actions(cutover),
+        "checks": [_check(check) for check in cutover.checks.all()],
+        "events": [
+            {"at": _iso(row.at), "kind": row.kind, "data": row.data, "sentence": sentences.event(row)}
+            for row in cutover.events.order_by("at", "pk")[:EVENTS_LIMIT]
+        ],
+        "samples": _samples(cutover),
+        "nodes": _nodes(cutover, moved),
+    }
+
+
+def actions(cutover: Cutover) -> dict[str, bool]:
+    """Which acts the present state allows; permissions are another matter."""
+    state = cutover.state
+    running = state in plans.PHASE_OF
+    step = plans.step_of(cutover) if running else None
+    turnable = step is not None and (
+        step.phase in (Phase.ACTIVATE, Phase.RELEASE) or (step.phase is Phase.FREEZE and step.turns > 0)
+    )
+    abortable = state == State.STARTING or (
+        step is not None and step.phase in (Phase.PREPARE, Phase.FREEZE) and step.turns == 0
+    )
+    return {
+        "edit": state in Cutover.BEFORE,
+        "preview": state in Cutover.BEFORE,
+        "check": state in (State.PREVIEWED, State.CHECKING, State.CHECKED),
+        "start": state == State.CHECKED,
+        "discard": state in Cutover.BEFORE,
+        "abort": abortable,
+        "turn_around": turnable,
+        "finish": state in (State.RELEASE, State.ABORTING),
+        "rollback": state == State.DONE,
+    }
+
+
+def _judged(cutover: Cutover) -> tuple[phases.Step, tuple[str, ...]] | None:
+    """The running step and what it waits for, or None."""
+    if cutover.state not in plans.PHASE_OF:
+        return None
+    step = plans.step_of(cutover)
+    nodes = plans.views(plans.enrolled_nodes(cutover.namespace_id))
+    verdict = phases.judge(plans.plan_of(cutover), step, cutover.epoch, nodes, 0.0)
+    return step, verdict.missing
+
+
+def _settled(cutover: Cutover) -> bool:
+    """Whether the cutover has ended and every losing node has reported how many sessions it closed."""
+    if not cutover.ended:
+        return False
+    if cutover.ended_at is None or timezone.now() - cutover.ended_at > progress.SETTLES_WITHIN:
+        return True
+    freezes = cutover.events.filter(kind=Phase.FREEZE).values_list("data", flat=True)
+    epochs = [data["epoch"] for data in freezes]
+    if not epochs:
+        return True
+    losing = MovedIds.from_lists(cutover.moved).losing_units
+    reported = cutover.figures.get("nodes", {})
+    return all(
+        any(int(epoch) >= min(epochs) for epoch in reported.get(node.name, {}))
+        for node in plans.enrolled_nodes(cutover.namespace_id)
+        if node.live and node.unit.code in losing
+    )
+
+
+def _alarm(cutover: Cutover) -> str | None:
+    alarms = Alarm.objects.filter(
+        namespace=cutover.namespace_id,
+        kind__startswith="cutover_",
+        subject=f"#{cutover.number}",
+        cleared_at=None,
+    )
+    return alarms.values_list("sentence", flat=True).first()
+
+
+def _table(rule: rules.UnitTypeDict) -> dict[str, Any]:
+    return {"ranges": rule.get("ranges", {}), "exact": rule.get("exact", {})}
+
+
+def _check(check: Check) -> dict[str, Any]:
+    known = BY_KEY.get(check.key)
+    return {
+        "key": check.key,
+        "title": str(known.title) if known else check.title,
+        "state": check.state,
+        "reason": check.reason,
+        "attempt": check.attempt,
+        "skippable": known is not None and known.skippable,
+        "skipped_by": check.skipped_by,
+        "skip_reason": check.skip_reason,
+        "ms": _ms_between(check.started, check.finished),
+    }
+
+
+def _samples(cutover: Cutover) -> list[dict[str, int]]:
+    """The curve: ``ms`` since the start, and the three counts."""
+    began = cutover.started_at or cutover.created
+    points = cutover.samples.order_by("at", "pk")[:SAMPLES_LIMIT]
+    return [
+        {
+            "ms": _ms_between(began, point.at) or 0,
+            "closed": point.closed,
+            "remaining": point.remaining,
+            "reconnected": point.reconnected,
+        }
+        for point in points
+    ]
+
+
+def _nodes(cutover: Cutover, moved: MovedIds) -> list[dict[str, Any]]:
+    """The nodes that the gates look at, losing ones first."""
+    order = {"losing": 0, "gaining": 1, "both": 1, "bystander": 2}
+    rows = [
+        _node(cutover, node, _role(node.unit.code, moved))
+        for node in plans.enrolled_nodes(cutover.namespace_id)
+    ]
+    return sorted(rows, key=lambda row: (order[row["role"]], row["name"]))
+
+
+def _role(unit: str, moved: MovedIds) -> str:
+    losing, gaining = unit in moved.losing_units, unit in moved.gaining_units
+    if losing and gaining:
+        return "both"
+    return "losing" if losing else "gaining" if gaining else "bystander"
+
+
+def _node(cutover: Cutover, node: EdgeNode, role: str) -> dict[str, Any]:
+    counts = cutover.figures.get("nodes", {}).get(node.name, {}).values()
+    return {
+        "name": node.name,
+        "unit": node.unit.code,
+        "cluster": node.cluster.name if node.cluster else "",
+        "role": role,
+        "live": node.live,
+        "acked": cutover.epoch > 0 and node.applied_epoch >= cutover.epoch,
+        "drained": cutover.epoch > 0 and node.drained_epoch >= cutover.epoch,
+        "parked": node.parked,
+        "version": node.applied_version,
+        "sessions": node.sessions,
+        "closed": sum(count.get("closed", 0) for count in counts),
+        "reconnected": sum(count.get("reconnected", 0) for count in counts),
+    }
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None
+
+
+def _ms_between(start: datetime | None, end: datetime | None) -> int | None:
+    return round((end - start).total_seconds() * 1000) if start and end else None

@@ -1,0 +1,68 @@
+"""What Celery carries: short, repeatable tasks that take ids and read everything else.
+
+Losing any of them loses nothing: acks advance a cutover in the console's process, and `reconcile` looks every
+second at all that is unfinished.
+"""
+
+import time
+
+import structlog
+from celery import shared_task
+
+from cutover import checking, driving, jobs, steps
+from cutover.models import Cutover
+
+#: A task accompanies a cutover for so long, then hands over to the next.
+ACCOMPANY_S = 8.0
+TICK_S = 0.25
+
+log = structlog.get_logger(__name__)
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True)
+def run_prechecks(cutover_id: int, keys: list[str] | None = None) -> None:
+    """Every check of the cutover (or those of the keys) that is still pending has been run."""
+    checking.run(cutover_id, keys)
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True)
+def run_check(cutover_id: int, key: str) -> None:
+    """One check has been run, if it was pending."""
+    checking.run(cutover_id, [key])
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True)
+def start(cutover_id: int) -> None:
+    """PREPARE is published, or the cutover has ended because its preview is stale."""
+    steps.advance(cutover_id)
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True)
+def disconnect(cutover_id: int) -> None:
+    """The sessions of the moved ids are closed and on their way back, or the next task goes on with it.
+
+    FREEZE is published as soon as PREPARE's gate is passed, and what nodes report is sampled.
+    """
+    deadline = time.monotonic() + ACCOMPANY_S
+    while time.monotonic() < deadline:
+        if steps.advance(cutover_id) not in Cutover.ACTIVE:
+            return
+        time.sleep(TICK_S)
+    jobs.disconnect(cutover_id)
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True)
+def report(cutover_id: int) -> None:
+    """Clients that came back after the last step are in the figures."""
+    deadline = time.monotonic() + ACCOMPANY_S
+    while time.monotonic() < deadline:
+        if not driving.count_late(cutover_id):
+            return
+        time.sleep(TICK_S)
+    jobs.report(cutover_id)
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True, expires=1)
+def reconcile() -> None:
+    """Whatever is unfinished has been looked at once."""
+    driving.look_at_everything()

@@ -1,0 +1,66 @@
+"""What a running cutover relies on, so that nobody removes it (PROTOCOL P3); drafts for the apps below."""
+
+from django.urls import NoReverseMatch, reverse
+from django.utils.translation import gettext
+
+from cutover import drafts, rules
+from cutover.models import Cutover
+from cutover.rules import Document
+from domains.services import Draft
+from msha.steering.ranges import MovedIds
+from units.in_use import Kind, Thing
+from units.models import Namespace
+
+
+def running(namespace_id: int) -> Cutover | None:
+    """The active cutover of the namespace, or None."""
+    return Cutover.objects.filter(namespace=namespace_id, state__in=Cutover.ACTIVE).first()
+
+
+def units_of(cutover: Cutover) -> frozenset[str]:
+    """Codes of the units that lose or gain ids."""
+    moved = MovedIds.from_lists(cutover.moved)
+    return moved.losing_units | moved.gaining_units
+
+
+def sentence_against(namespace: Namespace, thing: Thing) -> str | None:
+    """Why the thing must stay until the running cutover has ended, or None."""
+    cutover = running(namespace.pk)
+    if cutover is None or not _concerns(cutover, thing):
+        return None
+    return gettext(
+        "Cutover %(cutover)s is running and uses %(thing)s."
+        " It cannot be removed or moved until the cutover has ended."
+    ) % {"cutover": cutover, "thing": thing}
+
+
+def _concerns(cutover: Cutover, thing: Thing) -> bool:
+    match thing.kind:
+        case Kind.UNIT_TYPE:
+            return thing.name == cutover.unit_type
+        case Kind.UNIT:
+            return thing.name in units_of(cutover)
+        case Kind.DOMAIN:
+            return True
+        case _:
+            return thing.unit == "" or thing.unit in units_of(cutover)
+
+
+def make_draft(namespace: Namespace, unit_type: str, entry: Document, *, actor: str, reason: str) -> Draft:
+    """The open draft that asks for this rule, or a new one (`domains.services.DraftMaker`)."""
+    document = rules.in_effect(namespace)
+    wanted = rules.change(document, unit_type, entry=entry)
+    for cutover in Cutover.objects.filter(
+        namespace=namespace, unit_type=unit_type, state__in=Cutover.BEFORE
+    ).order_by("-number"):
+        if cutover.new_rule == wanted.new:
+            return Draft(cutover.number, _address(cutover))
+    cutover = drafts.create_draft(namespace, unit_type, entry=entry, actor=actor, reason=reason)
+    return Draft(cutover.number, _address(cutover))
+
+
+def _address(cutover: Cutover) -> str:
+    try:
+        return reverse("cutover:wizard", args=[cutover.pk])
+    except NoReverseMatch:  # an installation without pages
+        return ""
