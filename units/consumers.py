@@ -33,9 +33,10 @@ LOOK_EVERY_S = 2.0
 #: A snapshot that is not acked is sent again after so long.
 SEND_AGAIN_S = 5.0
 
-CLOSE_GOING_AWAY = 1001
-CLOSE_POLICY = 1008
-CLOSE_ERROR = 1011
+#: Close codes beside those of the wire: the node dials again after each. Daphne sends 1000 and 3000-4999 only.
+CLOSE_SILENT = 4408
+CLOSE_NOT_UNDERSTOOD = 4422
+CLOSE_ERROR = 4500
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -93,10 +94,10 @@ class ControlConsumer:
             await self._turn_away(refusal)
         except InvalidMessage as error:
             log.warning("control_message_invalid", connection=self._id, problem=str(error))
-            await self._say_and_close(CLOSE_POLICY, wire.Refused(str(error)))
+            await self._say_and_close(CLOSE_NOT_UNDERSTOOD, wire.Refused(str(error)))
         except TimeoutError:
             log.warning("control_stream_silent", connection=self._id)
-            await self._close(CLOSE_GOING_AWAY)
+            await self._close(CLOSE_SILENT)
         except Exception:
             # What was said may not be stored; the node says it again on its next connection.
             log.exception("control_stream_failed", connection=self._id)
@@ -236,14 +237,18 @@ class ControlConsumer:
             await self._say_and_close(refusal.code, wire.Refused(refusal.reason))
 
     async def _say_and_close(self, code: int, message: wire.FromConsole) -> None:
-        with contextlib.suppress(Exception):  # the peer may be gone
+        try:
             await self._say(message)
+        except Exception as error:  # noqa: BLE001  the peer may be gone, and is not told then
+            log.info("last_words_not_sent", connection=self._id, error=repr(error))
         await self._close(code)
 
     async def _close(self, code: int) -> None:
-        with contextlib.suppress(Exception):
+        try:
             async with asyncio.timeout(SEND_DEADLINE_S):
                 await self._send({"type": "websocket.close", "code": code})
+        except Exception as error:  # noqa: BLE001  it is closed already
+            log.info("close_not_sent", connection=self._id, error=repr(error))
 
 
 def _header(scope: dict[str, Any], name: bytes) -> str:

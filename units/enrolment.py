@@ -29,8 +29,8 @@ from units.tokens import NODE_PREFIX, Token, make_token
 
 log = structlog.get_logger(__name__)
 
-#: RFC 6455 "try again later": the node comes back by itself.
-CLOSE_LATER = 1013
+#: Close code for "try again later": the node comes back by itself.
+CLOSE_LATER = 4503
 
 #: Another process with the same identity is refused while the present one spoke so recently.
 TAKEOVER_AFTER = timedelta(seconds=wire.LIVE_S)

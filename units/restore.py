@@ -1,4 +1,4 @@
-"""After the database was restored from a backup: it may have forgotten versions that the fleet obeys (PROTOCOL P4).
+"""After a restore the database may have forgotten versions that the fleet obeys (PROTOCOL P4).
 
 The numbers that were given away are never used again, and what the fleet knows of the rule is adopted, never
 undone: ids that were frozen or had moved stay where the edges have them.
@@ -83,8 +83,8 @@ def _check_reports(namespace: Namespace, nodes: list[EdgeNode]) -> None:
     if silent:
         raise Refused(
             gettext(
-                "Namespace %(namespace)s: these enrolled nodes have not reported: %(nodes)s. Start the consoles"
-                " and the nodes and run this again, or declare a node dead if it can never start again."
+                "Namespace %(namespace)s: these enrolled nodes have not reported: %(nodes)s. Start the"
+                " consoles and the nodes and run this again, or declare a node dead if it never comes back."
             )
             % {"namespace": namespace.name, "nodes": ", ".join(silent)}
         )
@@ -110,8 +110,8 @@ def _raise(
         if ahead is not None and (before is None or epoch > namespace.epoch):
             raise Refused(
                 gettext(
-                    "Namespace %(namespace)s: node %(node)s obeys a rule of epoch %(epoch)d that this database"
-                    " never saw. Copy snapshot.json from the state directory of %(node)s"
+                    "Namespace %(namespace)s: node %(node)s obeys a rule of epoch %(epoch)d that this"
+                    " database never saw. Copy snapshot.json from the state directory of %(node)s"
                     " and give it with --snapshot FILE."
                 )
                 % {"namespace": namespace.name, "node": ahead.name, "epoch": epoch}

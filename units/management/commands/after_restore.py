@@ -11,10 +11,10 @@ from units.models import Namespace
 
 class Command(BaseCommand):
     help = (
-        "After the database was restored from a backup: stops publishing, waits for nothing, and resumes it above"
-        " the fleet's highest version once every enrolled node has reported. Run it before the consoles start"
-        " (it stops), and again when the nodes are connected (it resumes). Nodes that were registered after the"
-        " backup was made are unknown here: register them again."
+        "After the database was restored from a backup: stops publishing, and resumes it above the fleet's"
+        " highest version once every enrolled node has reported. Run it before the consoles start (it stops),"
+        " and again when the nodes are connected (it resumes). Nodes that were registered after the backup"
+        " are unknown here: register them again."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
