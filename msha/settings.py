@@ -142,7 +142,13 @@ if _REDIS.layer:
     CHANNEL_LAYERS: dict[str, dict[str, Any]] = {
         "default": {
             "BACKEND": "channels_redis.core.RedisChannelLayer",
-            "CONFIG": {"hosts": [{"address": _REDIS.layer}], "prefix": "msha", "capacity": 500, "expiry": 10},
+            "CONFIG": {
+                # The layer blocks 5 s in a read, which is redis-py's own time-out, too: this must outlast it.
+                "hosts": [{"address": _REDIS.layer, "socket_timeout": 15}],
+                "prefix": "msha",
+                "capacity": 500,
+                "expiry": 10,
+            },
         }
     }
 else:
