@@ -120,7 +120,6 @@ USE_I18N = True
 USE_TZ = True
 
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "static-collected"
 STATICFILES_DIRS = [path for path in (BASE_DIR / "static",) if path.is_dir()]
 # Served from the packages and static/ as they are: an embedded installation needs no collectstatic.
 WHITENOISE_USE_FINDERS = True
