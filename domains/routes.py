@@ -179,7 +179,7 @@ def _decision(snapshot: Snapshot, unit: str, request: Request) -> Decision:
 
 
 def _owner(snapshot: Snapshot, rule: UnitTypeRule, request: Request) -> tuple[int | None, str]:
-    """The id after the transforms, and the one unit that would serve it; "" where every unit or none would."""
+    """The id after the transforms, and the one unit that would serve it, or ""."""
     try:
         found = rule.reader.read(request)
     except InvalidRouterId:

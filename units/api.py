@@ -1,0 +1,269 @@
+"""The API of the platform: namespaces, versions, edge nodes, sessions, audit."""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from django.http import HttpRequest
+from ninja import Query, Router, Schema
+
+from msha.steering.diff import Change, compare, document_text
+from units.access import NotFound, namespace_for, require
+from units.models import AuditEvent, EdgeNode, Namespace, Snapshot, Unit
+
+router = Router(tags=["platform"])
+
+PAGE = 200
+
+
+class NamespaceOut(Schema):
+    name: str
+    uuid: str
+    title: str
+    key_min: int
+    key_max: int
+    version: int
+    epoch: int
+    publishing_stopped: str
+
+
+class Namespaces(Schema):
+    namespaces: list[NamespaceOut]
+
+
+class VersionOut(Schema):
+    version: int
+    digest: str
+    epoch: int
+    kind: str
+    author: str
+    comment: str
+    created: datetime
+
+
+class Versions(Schema):
+    namespace: str
+    versions: list[VersionOut]
+
+
+class VersionDocument(VersionOut):
+    document: dict[str, Any]
+    text: str
+
+
+class VersionDiff(Schema):
+    before: int
+    after: int
+    lines: list[str]
+
+
+class NodeOut(Schema):
+    name: str
+    unit: str
+    cluster: str
+    state: str
+    live: bool
+    in_sync: bool
+    connected: bool
+    listening: bool
+    parked: bool
+    draining: bool
+    address: str
+    software: str
+    workers: int
+    applied_version: int
+    applied_epoch: int
+    enrolment: int
+    sessions: int
+    half_open: int
+    clock_skew_ms: int
+    nack_version: int
+    nack_reason: str
+    status_at: datetime | None
+
+
+class Nodes(Schema):
+    namespace: str
+    version: int
+    nodes: list[NodeOut]
+
+
+class NodeSessions(Schema):
+    node: str
+    live: bool
+    sessions: int
+    half_open: int
+
+
+class UnitSessions(Schema):
+    unit: str
+    name: str
+    center: bool
+    sessions: int
+    nodes: list[NodeSessions]
+
+
+class Sessions(Schema):
+    namespace: str
+    total: int
+    units: list[UnitSessions]
+
+
+class AuditOut(Schema):
+    id: int
+    at: datetime
+    actor: str
+    action: str
+    target: str
+    before: Any = None
+    after: Any = None
+    reason: str
+
+
+class Audit(Schema):
+    namespace: str
+    events: list[AuditOut]
+
+
+@router.get("/namespaces", response=Namespaces, summary="All namespaces")
+def namespaces(request: HttpRequest) -> dict[str, Any]:
+    require(request.user, "units.view_namespace")
+    return {"namespaces": [_namespace(row) for row in Namespace.objects.all()]}
+
+
+@router.get("/namespaces/{namespace}", response=NamespaceOut, summary="One namespace")
+def namespace(request: HttpRequest, namespace: str) -> dict[str, Any]:
+    return _namespace(namespace_for(request, namespace))
+
+
+@router.get("/namespaces/{namespace}/versions", response=Versions, summary="Published versions, newest first")
+def versions(
+    request: HttpRequest, namespace: str, before: int | None = None, limit: int = Query(50, ge=1, le=PAGE)
+) -> dict[str, Any]:
+    row = namespace_for(request, namespace, "units.view_snapshot")
+    rows = Snapshot.objects.filter(namespace=row).order_by("-version").defer("body")
+    if before is not None:
+        rows = rows.filter(version__lt=before)
+    return {"namespace": row.name, "versions": [_version(snapshot) for snapshot in rows[:limit]]}
+
+
+@router.get(
+    "/namespaces/{namespace}/versions/{int:version}", response=VersionDocument, summary="One version, whole"
+)
+def version(request: HttpRequest, namespace: str, version: int) -> dict[str, Any]:
+    snapshot = snapshot_for(request, namespace, version)
+    document = json.loads(snapshot.body)
+    return {**_version(snapshot), "document": document, "text": document_text(document)}
+
+
+@router.get(
+    "/namespaces/{namespace}/versions/{int:before}/diff/{int:after}",
+    response=VersionDiff,
+    summary="Two versions compared, as the lines of a diff",
+)
+def version_diff(request: HttpRequest, namespace: str, before: int, after: int) -> dict[str, Any]:
+    texts = [
+        document_text(json.loads(snapshot_for(request, namespace, number).body)) for number in (before, after)
+    ]
+    sign = {Change.SAME: " ", Change.REMOVED: "-", Change.ADDED: "+"}
+    lines = [f"{sign[line.change]}{line.text}" for line in compare(*texts)]
+    return {"before": before, "after": after, "lines": lines}
+
+
+@router.get("/namespaces/{namespace}/nodes", response=Nodes, summary="Edge nodes as they report themselves")
+def nodes(request: HttpRequest, namespace: str) -> dict[str, Any]:
+    row = namespace_for(request, namespace, "units.view_edgenode")
+    found = EdgeNode.objects.filter(namespace=row).select_related("unit", "cluster")
+    return {"namespace": row.name, "version": row.version, "nodes": [_node(node) for node in found]}
+
+
+@router.get(
+    "/namespaces/{namespace}/sessions", response=Sessions, summary="Open sessions by unit and edge node"
+)
+def sessions(request: HttpRequest, namespace: str) -> dict[str, Any]:
+    row = namespace_for(request, namespace, "units.view_edgenode")
+    found = Unit.objects.filter(namespace=row).order_by("position", "code").prefetch_related("edgenodes")
+    units = [_unit_sessions(unit) for unit in found]
+    return {"namespace": row.name, "total": sum(unit["sessions"] for unit in units), "units": units}
+
+
+@router.get("/namespaces/{namespace}/audit", response=Audit, summary="Who did what, newest first")
+def audit(
+    request: HttpRequest,
+    namespace: str,
+    action: str = "",
+    actor: str = "",
+    before: int | None = None,
+    limit: int = Query(50, ge=1, le=PAGE),
+) -> dict[str, Any]:
+    row = namespace_for(request, namespace, "units.view_auditevent")
+    events = AuditEvent.objects.filter(namespace=row).order_by("-pk")
+    if action:
+        events = events.filter(action__startswith=action)
+    if actor:
+        events = events.filter(actor=actor)
+    if before is not None:
+        events = events.filter(pk__lt=before)
+    return {"namespace": row.name, "events": [_event(event) for event in events[:limit]]}
+
+
+def snapshot_for(request: HttpRequest, namespace: str, version: int) -> Snapshot:
+    """The published version, for a user who may look at it.
+
+    Raises:
+        Forbidden, NotFound.
+    """
+    row = namespace_for(request, namespace, "units.view_snapshot")
+    snapshot = Snapshot.objects.filter(namespace=row, version=version).first()
+    if snapshot is None:
+        raise NotFound(f"Namespace {row.name} has no version {version}; the newest is {row.version}.")
+    return snapshot
+
+
+def _namespace(row: Namespace) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "uuid": str(row.uuid),
+        "title": row.title,
+        "key_min": row.key_min,
+        "key_max": row.key_max,
+        "version": row.version,
+        "epoch": row.epoch,
+        "publishing_stopped": row.publishing_stopped,
+    }
+
+
+def _version(snapshot: Snapshot) -> dict[str, Any]:
+    names = ("version", "digest", "epoch", "kind", "author", "comment", "created")
+    return {name: getattr(snapshot, name) for name in names}
+
+
+def _node(node: EdgeNode) -> dict[str, Any]:
+    named = {"unit": node.unit.code, "cluster": node.cluster.name if node.cluster else ""}
+    names = [name for name in NodeOut.model_fields if name not in named]
+    return {**named, **{name: getattr(node, name) for name in names}}
+
+
+def _unit_sessions(unit: Unit) -> dict[str, Any]:
+    """What the unit's nodes hold; a node that is not live has said nothing lately and counts for nothing."""
+    rows: list[dict[str, Any]] = [
+        {
+            "node": node.name,
+            "live": node.live,
+            "sessions": node.sessions if node.live else 0,
+            "half_open": node.half_open if node.live else 0,
+        }
+        for node in unit.edgenodes.all()
+    ]
+    return {
+        "unit": unit.code,
+        "name": unit.name,
+        "center": unit.is_center,
+        "sessions": sum(row["sessions"] for row in rows),
+        "nodes": rows,
+    }
+
+
+def _event(event: AuditEvent) -> dict[str, Any]:
+    names = ("id", "at", "actor", "action", "target", "before", "after", "reason")
+    return {name: getattr(event, name) for name in names}
