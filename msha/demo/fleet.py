@@ -129,7 +129,9 @@ class Fleet:
         self.run_once("seed", self._seed_argv())
         self._bring_up(["console", "worker", "beat"])
         self._bring_up([edge.name for edge in self.edges()])
-        self._wait(self._sources())
+        for name in self._sources():
+            self.children[name].wait_until(self._gates[name], START_S, meanwhile=self._meanwhile)
+        self._say(f"back-sources: {len(self._sources())} ready")
         if self.plan.clients:
             self._bring_up(["clients"])
 
@@ -259,7 +261,9 @@ class Fleet:
             "--without-gossip",
             "--without-mingle",
         ]
-        yield self._child("worker", [*celery, *worker], environment)
+        # Said at every start to whoever is root, as one is in a container.
+        calm = {"PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges"}
+        yield self._child("worker", [*celery, *worker], environment | calm)
         self._gates["worker"] = lambda it: " ready." in it.text()
         schedule = str(self.directory / "celerybeat-schedule")
         beat = ["beat", "--loglevel", "INFO", "--schedule", schedule, "--pidfile="]
@@ -325,8 +329,9 @@ class Fleet:
 
     def _wait(self, names: list[str]) -> None:
         for name in names:
-            took_s = self.children[name].wait_until(self._gates[name], START_S, meanwhile=self._meanwhile)
-            self._say(f"{name}: ready after {took_s:.1f} s")
+            child = self.children[name]
+            waited_s = child.wait_until(self._gates[name], START_S, meanwhile=self._meanwhile)
+            self._say(f"{name}: ready after {waited_s:.1f} s")
 
     def _refuse_taken_ports(self) -> None:
         wanted = {(address.host, address.port): purpose for address, purpose in self.plan.addresses()}

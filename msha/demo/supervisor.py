@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TextIO
 
 from msha.demo.fleet import Fleet
+from msha.demo.log_view import LogView
 from msha.demo.plan import NAMESPACE, Plan
 from msha.demo.processes import Child
 from msha.steering.errors import MshaError, Terminal
@@ -20,10 +21,6 @@ from msha.steering.errors import MshaError, Terminal
 RESTARTS = 5
 RESTART_WINDOW_S = 60.0
 RESTART_AFTER_S = 3.0
-LOG_LINE_LIMIT = 400
-COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
-# Once a second for ever; the files below .demo/logs have them.
-TEDIOUS = ("cutover.tasks.reconcile", "Scheduler: Sending due task reconcile")
 
 
 class RunsAlready(Terminal):
@@ -38,49 +35,6 @@ class RunsAlready(Terminal):
 
 class Stopped(BaseException):
     """A signal asked for the end. Not an Exception: nothing on the way may take it for an error."""
-
-
-class LogView:
-    """New lines of every child's log file appear on a stream, each behind the child's name."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self.coloured = stream.isatty() and not os.environ.get("NO_COLOR")
-        self._position: dict[str, int] = {}
-        self._partial: dict[str, bytes] = {}
-        self._started: dict[str, float] = {}
-
-    def say(self, line: str) -> None:
-        self._print("demo", line, "1")
-
-    def show_news(self, children: list[Child]) -> None:
-        for number, child in enumerate(children):
-            self._show_news_of(child, str(COLOURS[number % len(COLOURS)]))
-
-    def _show_news_of(self, child: Child, colour: str) -> None:
-        if self._started.get(child.name) != child.started_at:  # its log began anew
-            self._started[child.name] = child.started_at
-            self._position[child.name], self._partial[child.name] = 0, b""
-        try:
-            with open(child.log, "rb") as log:
-                log.seek(self._position[child.name])
-                data = log.read()
-        except FileNotFoundError:
-            return
-        self._position[child.name] += len(data)
-        *lines, self._partial[child.name] = (self._partial[child.name] + data).split(b"\n")
-        for line in lines:
-            text = line.decode(errors="replace").rstrip()
-            if text and not any(word in text for word in TEDIOUS):
-                self._print(child.name, text, colour)
-
-    def _print(self, name: str, text: str, colour: str) -> None:
-        label = f"{name:<15} |"
-        if self.coloured:
-            label = f"\x1b[{colour}m{label}\x1b[0m"
-        if len(text) > LOG_LINE_LIMIT:
-            text = text[:LOG_LINE_LIMIT] + "..."
-        print(label, text, file=self.stream, flush=True)
 
 
 class Restarts:
@@ -153,6 +107,7 @@ def _run_locked(fleet: Fleet, view: LogView, began: float) -> int:
         fleet.start_all()
         view.show_news(list(fleet.children.values()))
         _say_ready(fleet, view, time.monotonic() - began)
+        view.every_handshake = True
         _watch(fleet, view)
     except MshaError as error:
         view.show_news(list(fleet.children.values()))
@@ -187,6 +142,7 @@ def _watch(fleet: Fleet, view: LogView) -> None:
 def _stop(fleet: Fleet, view: LogView) -> None:
     if not fleet.children:
         return
+    view.every_handshake = False
     view.say("stopping everything")
     try:
         fleet.stop_all()

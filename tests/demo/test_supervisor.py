@@ -1,6 +1,7 @@
 """What the demo's supervisor shows, and what it starts again."""
 
 import io
+import json
 import os
 import socket
 import sys
@@ -10,8 +11,9 @@ import pytest
 
 from msha.demo import plan, ports, supervisor
 from msha.demo.fleet import Fleet
+from msha.demo.log_view import LogView
 from msha.demo.processes import Child, stop
-from msha.demo.supervisor import LogView, Restarts
+from msha.demo.supervisor import Restarts
 
 
 def make_child(tmp_path: Path, code: str, name: str = "child") -> Child:
@@ -50,6 +52,32 @@ def test_a_log_that_begins_anew_is_shown_from_its_beginning(tmp_path: Path) -> N
         child.start().wait(20)
         view.show_news([child])
     assert stream.getvalue().count("hello") == 2
+
+
+def test_the_log_of_an_earlier_run_is_not_shown(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    child = make_child(tmp_path, "print('new')")
+    child.log.write_text("old\n")
+    view = LogView(stream)
+    view.show_news([child])
+    child.start().wait(20)
+    view.show_news([child])
+    assert stream.getvalue().split("|")[1].strip() == "new"
+
+
+def test_handshakes_are_short_lines_and_shown_only_when_wanted(tmp_path: Path) -> None:
+    event = {"event": "handshake", "decision": "tunnel", "reason": "owned", "status": 101, "router_id": 25}
+    event |= {"host": "chat.test:8101", "path": "/", "back_source": "127.0.0.1:9101", "timestamp": "2026"}
+    child = make_child(tmp_path, f"print({json.dumps(event)!r})").start()
+    child.wait(20)
+    quiet, talkative = io.StringIO(), io.StringIO()
+    LogView(quiet).show_news([child])
+    view = LogView(talkative)
+    view.every_handshake = True
+    view.show_news([child])
+    assert quiet.getvalue() == ""
+    line = talkative.getvalue().partition("| ")[2].strip()
+    assert line == "101 tunnel (owned) id 25 chat.test:8101/ -> 127.0.0.1:9101"
 
 
 def make_restarts(tmp_path: Path, stream: io.StringIO) -> Restarts:
