@@ -328,9 +328,14 @@ class Fleet:
         self._wait(names)
 
     def _wait(self, names: list[str]) -> None:
+        def look_around() -> None:
+            self._meanwhile()
+            for each in names:
+                self.children[each].check_running()
+
         for name in names:
             child = self.children[name]
-            waited_s = child.wait_until(self._gates[name], START_S, meanwhile=self._meanwhile)
+            waited_s = child.wait_until(self._gates[name], START_S, meanwhile=look_around)
             self._say(f"{name}: ready after {waited_s:.1f} s")
 
     def _refuse_taken_ports(self) -> None:

@@ -149,6 +149,16 @@ class Child:
         assert self._process is not None, f"{self.name} was never started"
         return self._process.wait(timeout_s)
 
+    def check_running(self) -> None:
+        """Nothing is wrong with it so far.
+
+        Raises:
+            ProcessEnded: it has ended.
+        """
+        returncode = self.returncode
+        if returncode is not None:
+            raise ProcessEnded(self.name, returncode, self.log, self.last_lines())
+
     def wait_until(
         self,
         ready: Callable[["Child"], bool],
@@ -165,11 +175,10 @@ class Child:
         deadline = time.monotonic() + timeout_s
         while not ready(self):
             meanwhile()
-            returncode = self.returncode
-            if returncode is not None:
-                if ready(self):
+            if not self.running:
+                if ready(self):  # it got there just before it ended
                     break
-                raise ProcessEnded(self.name, returncode, self.log, self.last_lines())
+                self.check_running()
             if time.monotonic() > deadline:
                 raise NotReadyInTime(self.name, timeout_s, self.log, self.last_lines())
             time.sleep(0.03)
