@@ -43,6 +43,7 @@ class PlanOut(Schema):
     base: str
     differences: list[DifferenceOut]
     sentences: list[str]
+    unpublished: list[str] = Field(description="What is saved already and not in effect.")
 
 
 class DraftOut(Schema):
@@ -128,6 +129,7 @@ def diff(request: HttpRequest, body: TopologyIn) -> dict[str, Any]:
         "base": plan.base,
         "differences": [_difference(change) for change in plan.differences],
         "sentences": plan.sentences,
+        "unpublished": plan.unpublished,
     }
 
 

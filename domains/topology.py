@@ -34,12 +34,14 @@ class Plan:
     Attributes:
         base: stands for what is saved now; `apply` refuses when it has changed since.
         sentences: what would not come into effect at once, and why.
+        unpublished: what is saved already and not in effect.
     """
 
     topology: Topology
     differences: Sequence[Difference]
     base: str
     sentences: Sequence[str] = ()
+    unpublished: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,13 @@ def plan(wanted: Topology) -> Plan:
         return Plan(wanted, differences(None, wanted), _base(None))
     saved = topology_of(namespace)
     changes = differences(saved, wanted)
-    return Plan(wanted, changes, _base(saved), list(_rule_sentences(namespace, changes)))
+    return Plan(
+        wanted,
+        changes,
+        _base(saved),
+        list(_rule_sentences(namespace, changes)),
+        services.has_unpublished_changes(namespace),
+    )
 
 
 def apply(

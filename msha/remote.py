@@ -6,6 +6,7 @@ Results go to stdout, everything else to stderr; exit codes are 0 done, 1 refuse
 import functools
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -39,6 +40,12 @@ class Refusal(click.ClickException):
         return f"{self.place}: {self.message}" if placed else self.message
 
 
+class Misuse(click.ClickException):
+    """The command cannot be meant so; one sentence on stderr, exit code 2."""
+
+    exit_code = 2
+
+
 class Console:
     """The API of one console, as one user."""
 
@@ -57,21 +64,17 @@ class Console:
         url = os.environ.get("MSHA_URL", "").strip()
         token = os.environ.get("MSHA_TOKEN", "").strip()
         if not url:
-            raise click.UsageError("MSHA_URL is not set. Set it to the console, as http://127.0.0.1:8000.")
+            raise Misuse("MSHA_URL is not set. Set it to the console, as http://127.0.0.1:8000.")
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise click.UsageError(
-                f"MSHA_URL is {url!r}. Set it to an address such as http://127.0.0.1:8000."
-            )
+            raise Misuse(f"MSHA_URL is {url!r}. Set it to an address such as http://127.0.0.1:8000.")
         if not token:
-            raise click.UsageError(
-                "MSHA_TOKEN is not set. Set it to an API token of yours; the console makes one."
-            )
+            raise Misuse("MSHA_TOKEN is not set. Set it to an API token of yours; the console makes one.")
         if not token.isascii() or not token.isprintable():
-            raise click.UsageError("MSHA_TOKEN is not an API token; it begins with msha_api_.")
+            raise Misuse("MSHA_TOKEN is not an API token; it begins with msha_api_.")
         return cls(url, token)
 
-    def get(self, path: str, **query: Any) -> Any:
+    def get(self, path: str, /, **query: Any) -> Any:
         """The JSON value of a resource; ``None`` in the query is left out."""
         return self._ask("GET", path, params={k: v for k, v in query.items() if v is not None})
 
@@ -148,7 +151,7 @@ class Call:
         names = [entry["name"] for entry in self.console.get("namespaces")["namespaces"]]
         if len(names) != 1:
             known = f"there are {', '.join(names)}" if names else "there is none yet"
-            raise click.UsageError(f"Name the namespace with -n; {known}.")
+            raise Misuse(f"Name the namespace with -n; {known}.")
         return str(names[0])
 
     def path(self, *parts: str | int) -> str:
@@ -159,8 +162,10 @@ class Call:
         """The result on stdout: as JSON if asked for, else as the text."""
         if self.output == "json":
             click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+        elif isinstance(text, str):
+            click.echo(text)
         else:
-            click.echo(text if isinstance(text, str) else text())
+            click.echo(text())
 
 
 def say(text: str) -> None:
@@ -172,8 +177,8 @@ def confirm(question: str, yes: bool) -> None:
     """The operator agrees, by ``--yes`` or at the terminal; otherwise the command ends with exit code 1."""
     if yes:
         return
-    if not click.get_text_stream("stdin").isatty():
-        raise click.UsageError("Nobody is there to ask: pass --yes to go ahead without a question.")
+    if not sys.stdin.isatty():
+        raise Misuse("Nobody is there to ask: pass --yes to go ahead without a question.")
     if not click.confirm(question, err=True):
         raise Refusal("Nothing was changed.", "declined")
 

@@ -1,0 +1,209 @@
+"""`mshactl`: what operators and scripts do with a namespace from a shell."""
+
+from pathlib import Path
+from typing import IO, Any
+
+import click
+import yaml
+
+from msha.cli_cutover import cutover
+from msha.remote import Call, Refusal, common_options, confirm, say, table
+from msha.steering import topology, topology_file
+from msha.steering.errors import MshaError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def main() -> None:
+    """Steer WebSocket traffic between data centres.
+
+    Talks to the console at MSHA_URL with the API token in MSHA_TOKEN. Results go to stdout, progress to
+    stderr. Exit codes: 0 done, 1 refused or failed, 2 usage.
+    """
+
+
+_file = click.option(
+    "-f", "file", type=click.File(encoding="utf-8"), required=True, help="A topology file; - is stdin."
+)
+
+
+@main.command()
+@_file
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--save-only", is_flag=True, help="Save, and leave what is in effect as it is.")
+@click.option("--comment", default="", help="Why; kept with the version and the audit events.")
+@common_options
+def apply(call: Call, file: IO[str], yes: bool, save_only: bool, comment: str) -> None:
+    """Make the namespace what the file says, and put it into effect.
+
+    A change of the owner of any id becomes the draft of a cutover instead, and the answer says so.
+    """
+    text = _read(file)
+    plan = call.console.post("topology/diff", {"topology": text, "namespace": call.named or ""})
+    say(_plan_text(plan))
+    pending = [] if save_only else plan["unpublished"]
+    if pending:
+        say("Saved before, and put into effect with it: " + "; ".join(pending))
+    if plan["differences"] or pending:
+        act = "Save this" if save_only else "Save this and put it into effect"
+        confirm(f"{act} in namespace {plan['namespace']}?", yes)
+    body = {
+        "topology": text,
+        "namespace": call.named or "",
+        "base": plan["base"],
+        "put_into_effect": not save_only,
+        "comment": comment,
+    }
+    applied = call.console.post("topology/apply", body)
+    saved = f"Saved: {len(applied['differences'])} changes in namespace {applied['namespace']}."
+    call.show(applied, "\n".join([saved, *applied["sentences"]]))
+
+
+@main.command()
+@_file
+@common_options
+def diff(call: Call, file: IO[str]) -> None:
+    """Show what applying the file would change; nothing is changed."""
+    body = {"topology": _read(file), "namespace": call.named or ""}
+    plan = call.console.post("topology/diff", body)
+    call.show(plan, lambda: _plan_text(plan))
+
+
+@main.command()
+@common_options
+def export(call: Call) -> None:
+    """Print what is saved of the namespace as a topology file."""
+    exported = call.console.get(call.path("topology"))
+    if call.output == "json":
+        call.show(exported["topology"], "")
+    else:
+        click.echo(exported["text"], nl=False)
+
+
+@main.command("compile")
+@_file
+@click.option(
+    "-o", "output", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), required=True,
+    help="Where the snapshot goes; - is stdout.",
+)  # fmt: skip
+@click.option("-n", "--namespace", metavar="NAMESPACE", help="Refuse if the file is about another one.")
+@click.option(
+    "--version", "number", type=click.IntRange(min=1), default=1, show_default=True, help="Of the snapshot."
+)
+@click.option("--namespace-id", type=click.UUID, help="UUID of the namespace; default: made from its name.")
+def compile_(file: IO[str], output: Path, namespace: str | None, number: int, namespace_id: Any) -> None:
+    """Make a snapshot from the file without any console.
+
+    An edge obeys it with: python -m msha.edge run --snapshot FILE --unit CODE
+    """
+    try:
+        wanted = topology_file.parse(_read(file))
+        if namespace and namespace != wanted.namespace:
+            raise Refusal(f"The file is about namespace {wanted.namespace}, not {namespace}.")
+        published = topology.compiled(wanted, number, str(namespace_id) if namespace_id else "")
+    except MshaError as error:
+        raise Refusal(f"{file.name}: {error}") from error
+    if str(output) == "-":
+        click.echo(published.body, nl=False)
+    else:
+        try:
+            output.write_bytes(published.body)
+        except OSError as error:
+            raise Refusal(f"{output} cannot be written: {error.strerror}.") from error
+    say(f"Compiled namespace {wanted.namespace}, version {number}, digest {published.digest[:12]}.")
+
+
+@main.command("put-into-effect")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--comment", default="", help="Why; kept with the version.")
+@common_options
+def put_into_effect(call: Call, yes: bool, comment: str) -> None:
+    """Publish what is saved; changes of ownership become drafts of cutovers."""
+    changes = call.console.get(call.path("changes"))
+    for line in changes["lines"]:
+        if line[:1] in "+-":
+            say(line)
+    for sentence in changes["sentences"]:
+        say(sentence)
+    if changes["pending"]:
+        confirm(f"Put this into effect in namespace {call.namespace}?", yes)
+    body = {"comment": comment, "expected_version": changes["version"]}
+    outcome = call.console.post(call.path("put-into-effect"), body)
+    call.show(outcome, "\n".join(outcome["sentences"]))
+
+
+@main.command()
+@click.argument("router_id", metavar="ID")
+@click.option("--host", default="", help="A domain or unit sub-domain. Default: the first domain.")
+@click.option("--path", default="", help="Path and query. Default: the first URI of the domain.")
+@common_options
+def route(call: Call, router_id: str, host: str, path: str) -> None:
+    """Say which unit serves a client with this routerId, and what each unit's edges would answer."""
+    routed = call.console.get(
+        call.path("route"), router_id=router_id, unit_type=call.unit_type, host=host, path=path
+    )
+    call.show(routed, lambda: _route_text(routed))
+
+
+@main.command()
+@common_options
+def sessions(call: Call) -> None:
+    """Count the open sessions by unit and edge node."""
+    counted = call.console.get(call.path("sessions"))
+    call.show(counted, lambda: _sessions_text(counted))
+
+
+def _read(file: IO[str]) -> str:
+    try:
+        return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(f"{file.name} cannot be read: {error}.") from error
+
+
+def _plan_text(plan: dict[str, Any]) -> str:
+    if not plan["differences"]:
+        return f"Namespace {plan['namespace']} is saved as the file says."
+    signs = {"create": "+", "update": "~", "delete": "-"}
+    lines = []
+    for change in plan["differences"]:
+        lines.append(f"{signs[change['act']]} {change['kind']} {change['name']}")
+        lines += [f"    {detail}" for detail in change["details"]]
+        if change["act"] == "create":
+            lines += [f"    {line}" for line in _yaml(change["after"])]
+    return "\n".join([*lines, *plan["sentences"]])
+
+
+def _yaml(value: Any) -> list[str]:
+    text: str = yaml.safe_dump(value, allow_unicode=True, sort_keys=False, default_flow_style=None, width=100)
+    return text.splitlines()
+
+
+def _route_text(routed: dict[str, Any]) -> str:
+    served = f"unit {routed['unit']}" if routed["unit"] else "no single unit"
+    given = routed["given"] or "no routerId"
+    number = routed["router_id"]
+    read = f", read as {number}" if number is not None and str(number) != given else ""
+    head = (
+        f"{given}{read}: {served}; {routed['decision']} ({routed['reason']}),"
+        f" version {routed['version']}, {routed['unit_type']}, {routed['host']}{routed['path']}"
+    )
+    rows = [
+        [d["unit"], d["decision"], d["reason"], d["location"] or " ".join(d["servers"]) or d["sentence"]]
+        for d in routed["decisions"]
+    ]
+    return f"{head}\n{table(rows, ['AT UNIT', 'DECISION', 'REASON', 'WHERE TO'])}"
+
+
+def _sessions_text(counted: dict[str, Any]) -> str:
+    rows = []
+    for unit in counted["units"]:
+        rows.append([unit["unit"], "", unit["sessions"], ""])
+        rows += [
+            ["", node["node"], node["sessions"], "" if node["live"] else "not live"] for node in unit["nodes"]
+        ]
+    return table([*rows, ["total", "", counted["total"], ""]], ["UNIT", "NODE", "SESSIONS", ""])
+
+
+main.add_command(cutover)
+
+if __name__ == "__main__":
+    main()
