@@ -9,7 +9,7 @@ from django.utils import timezone
 from django.utils.translation import gettext
 
 from cutover import rules
-from cutover.errors import InvalidChange, Refused
+from cutover.errors import Refused
 from cutover.models import Cutover, CutoverEvent
 from cutover.rules import Change, UnitTypeDict
 from msha.steering.phases import READING_KEYS, table_of
@@ -53,6 +53,31 @@ def create_draft(
         CutoverEvent.objects.create(cutover=cutover, kind="drafted", data={"by": actor})
         _audit(actor, "cutover.create", cutover, change, reason)
     return cutover
+
+
+def open_draft(
+    namespace: Namespace,
+    unit_type: str,
+    *,
+    ranges: Mapping[str, Sequence[str]] | None = None,
+    exact: Mapping[str, Sequence[int]] | None = None,
+    entry: UnitTypeDict | None = None,
+    actor: str,
+    reason: str = "",
+) -> Cutover:
+    """The newest open draft that asks for this rule, or a new one: asking twice makes no second.
+
+    Raises:
+        InvalidChange, Refused: as `create_draft`.
+    """
+    with transaction.atomic():
+        locked = publishing.locked(namespace.pk)
+        change = rules.change(rules.in_effect(locked), unit_type, ranges=ranges, exact=exact, entry=entry)
+        drafts = Cutover.objects.filter(namespace=locked, unit_type=unit_type, state__in=Cutover.BEFORE)
+        for cutover in drafts.order_by("-number"):
+            if cutover.new_rule == change.new:
+                return cutover
+        return create_draft(locked, unit_type, entry=change.new, actor=actor, reason=reason)
 
 
 def update_draft(
@@ -184,6 +209,3 @@ def _audit(actor: str, action: str, cutover: Cutover, change: Change, reason: st
         after=change.new,
         reason=reason,
     )
-
-
-__all__ = ["InvalidChange", "create_draft", "discard", "rollback", "update_draft"]

@@ -12,7 +12,6 @@ from django.utils.translation import gettext, ngettext
 
 from cutover import probing, rules
 from cutover.drafts import claim_editable
-from cutover.errors import Refused
 from cutover.models import Cutover, CutoverEvent
 from cutover.rules import Change, Document, UnitTypeDict
 from msha.steering.diff import Row, rule_text, side_by_side
@@ -320,15 +319,3 @@ def command(cutover: Cutover) -> str:
 
 def _joined(parts: UnitTypeDict) -> str:
     return ",".join(f"{unit}={'+'.join(str(part) for part in some)}" for unit, some in parts.items() if some)
-
-
-__all__ = [
-    "MoveRow",
-    "Preview",
-    "Refused",
-    "UnitRow",
-    "command",
-    "count_sessions",
-    "preview",
-    "stored_preview",
-]

@@ -5,10 +5,10 @@ is refused raises `cutover.errors.Refused` (or another `MshaError`) with a sente
 """
 
 from cutover.checking import retry_check, run_prechecks, skip_check
-from cutover.drafts import create_draft, discard, rollback, update_draft
+from cutover.drafts import create_draft, discard, open_draft, rollback, update_draft
 from cutover.errors import InvalidChange, Refused, StalePreview
 from cutover.previews import MoveRow, Preview, UnitRow, command, preview, stored_preview
-from cutover.status import actions, status
+from cutover.status import actions, status, summary
 from cutover.steps import abort, advance, finish_with_stragglers, start, turn_around
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "create_draft",
     "discard",
     "finish_with_stragglers",
+    "open_draft",
     "preview",
     "retry_check",
     "rollback",
@@ -33,6 +34,7 @@ __all__ = [
     "start",
     "status",
     "stored_preview",
+    "summary",
     "turn_around",
     "update_draft",
 ]

@@ -91,6 +91,22 @@ def status(cutover: Cutover) -> Status:
     }
 
 
+def summary(cutover: Cutover) -> Status:
+    """One line of a list of cutovers; fit for JSON."""
+    return {
+        "id": cutover.pk,
+        "number": cutover.number,
+        "unit_type": cutover.unit_type,
+        "phase": cutover.state,
+        "moved_ids": MovedIds.from_lists(cutover.moved).count,
+        "created_by": cutover.created_by,
+        "started_by": cutover.started_by,
+        "started_at": _iso(cutover.started_at),
+        "ended_at": _iso(cutover.ended_at),
+        "outcome": sentences.outcome(cutover),
+    }
+
+
 def actions(cutover: Cutover) -> dict[str, bool]:
     """Which acts the present state allows; permissions are another matter."""
     state = cutover.state

@@ -3,7 +3,7 @@
 from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext
 
-from cutover import drafts, rules
+from cutover import drafts
 from cutover.models import Cutover
 from cutover.rules import Document
 from domains.services import Draft
@@ -48,19 +48,12 @@ def _concerns(cutover: Cutover, thing: Thing) -> bool:
 
 def make_draft(namespace: Namespace, unit_type: str, entry: Document, *, actor: str, reason: str) -> Draft:
     """The open draft that asks for this rule, or a new one (`domains.services.DraftMaker`)."""
-    document = rules.in_effect(namespace)
-    wanted = rules.change(document, unit_type, entry=entry)
-    for cutover in Cutover.objects.filter(
-        namespace=namespace, unit_type=unit_type, state__in=Cutover.BEFORE
-    ).order_by("-number"):
-        if cutover.new_rule == wanted.new:
-            return Draft(cutover.number, _address(cutover))
-    cutover = drafts.create_draft(namespace, unit_type, entry=entry, actor=actor, reason=reason)
+    cutover = drafts.open_draft(namespace, unit_type, entry=entry, actor=actor, reason=reason)
     return Draft(cutover.number, _address(cutover))
 
 
 def _address(cutover: Cutover) -> str:
     try:
-        return reverse("cutover:wizard", args=[cutover.pk])
+        return reverse("cutover:adjust", args=[cutover.pk])
     except NoReverseMatch:  # an installation without pages
         return ""

@@ -12,8 +12,10 @@ from typing import Any  # noqa: E402
 from channels.auth import AuthMiddlewareStack  # noqa: E402
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
 from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
+from django.conf import settings  # noqa: E402
 from django.urls import path, re_path  # noqa: E402
 
+from cutover import watch  # noqa: E402
 from units.consumers import ControlConsumer, NothingHere  # noqa: E402
 
 
@@ -46,3 +48,6 @@ application = ProtocolTypeRouter(
         ),
     }
 )
+
+if not settings.TESTING:
+    watch.start()  # this process serves: it also sees to deadlines and alarms of running cutovers

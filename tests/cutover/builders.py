@@ -1,4 +1,4 @@
-"""A namespace with two units and nodes that speak through the control stream's own functions, without a network.
+"""A namespace with two units whose nodes speak through the control stream's own functions, not a network.
 
 Each `Speaker` is one edge node as the console sees it: what it acks, drains and reports is stored by the same
 conditional UPDATEs that a real stream uses.
@@ -133,7 +133,7 @@ def make_scene(*, per_unit: int = 1, codes: tuple[str, ...] = ("center", "unbj")
     rule = a_rule()
     UnitType.objects.create(
         namespace=namespace,
-        **{key: value for key, value in rule["unit_types"][0].items()},
+        **rule["unit_types"][0],
     )
     units = [make_unit(namespace, code) for code in codes]
     clusters = [make_cluster(unit) for unit in units]

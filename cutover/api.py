@@ -1,0 +1,311 @@
+"""The API of cutovers: draft, preview, check, start, watch, undo.
+
+``id`` in every answer is the number that pages show and that addresses take; ``latest`` and ``running`` are
+understood in its place.
+"""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from django.http import HttpRequest
+from django.utils.translation import gettext
+from ninja import Field, Query, Router, Schema
+
+from cutover import services
+from cutover.models import Cutover
+from units.access import NotFound, namespace_for
+from units.models import Namespace
+
+router = Router(tags=["cutovers"])
+
+VIEW = "cutover.view_cutover"
+ADD = "cutover.add_cutover"
+CHANGE = "cutover.change_cutover"
+START = "cutover.start_cutover"
+SKIP = "cutover.skip_check"
+
+PAGE = 100
+
+
+class DraftIn(Schema):
+    unit_type: str = Field("", description="Default: the namespace's default unit type.")
+    ranges: dict[str, list[str]] | None = Field(
+        None, description='Per unit, as {"center": ["0~6380"]}; together they cover the key space once.'
+    )
+    exact: dict[str, list[int]] | None = Field(None, description='Per unit, as {"unbj": [42]}.')
+    entry: dict[str, Any] | None = Field(None, description="A whole unit type, as snapshots hold it.")
+    reason: str = ""
+
+
+class ReasonIn(Schema):
+    reason: str = ""
+
+
+class StartIn(Schema):
+    namespace: str = Field("", description="The namespace's name again, as a confirmation.")
+
+
+class CutoverOut(Schema):
+    """The whole state of a cutover."""
+
+    id: int
+    number: int
+    pk: int
+    namespace: str
+    unit_type: str
+    phase: str
+    phase_title: str
+    direction: str
+    turns: int
+    batch: int
+    batches: int
+    epoch: int
+    moved_ids: int
+    moved: list[dict[str, Any]]
+    moved_text: str
+    old: dict[str, Any]
+    new: dict[str, Any]
+    command: str
+    sessions_expected: int
+    sessions_closed: int
+    sessions_remaining: int
+    reconnected: int
+    frozen_ms: int | None
+    freezes: list[dict[str, Any]]
+    waiting: str
+    missing: list[str]
+    alarm: str | None
+    outcome: str
+    ending: str | None
+    stragglers: list[str]
+    reason: str
+    created_by: str
+    started_by: str
+    rollback_of: int | None
+    started_at: datetime | None
+    phase_at: datetime | None
+    ended_at: datetime | None
+    now: datetime
+    settled: bool
+    actions: dict[str, bool]
+    checks: list[dict[str, Any]]
+    events: list[dict[str, Any]]
+    samples: list[dict[str, int]]
+    nodes: list[dict[str, Any]]
+
+
+class CutoverLine(Schema):
+    id: int
+    number: int
+    unit_type: str
+    phase: str
+    moved_ids: int
+    created_by: str
+    started_by: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    outcome: str
+
+
+class Cutovers(Schema):
+    namespace: str
+    cutovers: list[CutoverLine]
+
+
+class PreviewOut(Schema):
+    id: int
+    number: int
+    moved_ids: int
+    key_space_size: int
+    sessions: int
+    uncounted: list[str]
+    impact: str
+    command: str
+    base_version: int
+    stale: bool
+    units: list[dict[str, Any]]
+    moves: list[dict[str, Any]]
+    old_text: str
+    new_text: str
+
+
+@router.get("/namespaces/{namespace}/cutovers", response=Cutovers, summary="Cutovers, newest first")
+def cutovers(
+    request: HttpRequest, namespace: str, before: int | None = None, limit: int = Query(20, ge=1, le=PAGE)
+) -> dict[str, Any]:
+    row = namespace_for(request, namespace, VIEW)
+    rows = Cutover.objects.filter(namespace=row).order_by("-number")
+    if before is not None:
+        rows = rows.filter(number__lt=before)
+    return {"namespace": row.name, "cutovers": [_line(cutover) for cutover in rows[:limit]]}
+
+
+@router.post("/namespaces/{namespace}/cutovers", response=CutoverOut, summary="Draft a cutover to a rule")
+def draft(request: HttpRequest, namespace: str, body: DraftIn) -> dict[str, Any]:
+    """An open draft that asks for the same is answered with instead of a second one."""
+    row = namespace_for(request, namespace, VIEW, ADD)
+    cutover = services.open_draft(
+        row,
+        body.unit_type or row.default_unit_type,
+        ranges=body.ranges,
+        exact=body.exact,
+        entry=body.entry,
+        actor=str(request.user),
+        reason=body.reason,
+    )
+    return _whole(cutover)
+
+
+@router.get("/namespaces/{namespace}/cutovers/{number}", response=CutoverOut, summary="One cutover, whole")
+def cutover(request: HttpRequest, namespace: str, number: str) -> dict[str, Any]:
+    return _whole(cutover_for(request, namespace, number))
+
+
+@router.patch("/namespaces/{namespace}/cutovers/{number}", response=CutoverOut, summary="Adjust a draft")
+def update(request: HttpRequest, namespace: str, number: str, body: DraftIn) -> dict[str, Any]:
+    found = cutover_for(request, namespace, number, CHANGE)
+    changed = services.update_draft(
+        found,
+        ranges=body.ranges,
+        exact=body.exact,
+        entry=body.entry,
+        actor=str(request.user),
+        reason=body.reason or None,
+    )
+    return _whole(changed)
+
+
+@router.post(
+    "/namespaces/{namespace}/cutovers/{number}/preview",
+    response=PreviewOut,
+    summary="Preview against the rule now in effect, with live sessions counted",
+)
+def preview(request: HttpRequest, namespace: str, number: str) -> dict[str, Any]:
+    found = cutover_for(request, namespace, number, CHANGE)
+    made = asdict(services.preview(found, str(request.user)))
+    del made["rows"]
+    return {**made, "id": found.number, "number": found.number}
+
+
+@router.post(
+    "/namespaces/{namespace}/cutovers/{number}/checks", response=CutoverOut, summary="Run all checks"
+)
+def check(request: HttpRequest, namespace: str, number: str) -> dict[str, Any]:
+    found = cutover_for(request, namespace, number, CHANGE)
+    services.run_prechecks(found, str(request.user))
+    return _whole(found)
+
+
+@router.post(
+    "/namespaces/{namespace}/cutovers/{number}/checks/{key}/retry",
+    response=CutoverOut,
+    summary="Run one check again",
+)
+def retry(request: HttpRequest, namespace: str, number: str, key: str) -> dict[str, Any]:
+    found = cutover_for(request, namespace, number, CHANGE)
+    services.retry_check(found, key, str(request.user))
+    return _whole(found)
+
+
+@router.post(
+    "/namespaces/{namespace}/cutovers/{number}/checks/{key}/skip",
+    response=CutoverOut,
+    summary="Skip a failed check, with a reason",
+)
+def skip(request: HttpRequest, namespace: str, number: str, key: str, body: ReasonIn) -> dict[str, Any]:
+    found = cutover_for(request, namespace, number, SKIP)
+    services.skip_check(found, key, str(request.user), body.reason)
+    return _whole(found)
+
+
+@router.post("/namespaces/{namespace}/cutovers/{number}/start", response=CutoverOut, summary="Start")
+def start(request: HttpRequest, namespace: str, number: str, body: StartIn) -> dict[str, Any]:
+    found = cutover_for(request, namespace, number, START)
+    return _whole(services.start(found, str(request.user), body.namespace))
+
+
+@router.post(
+    "/namespaces/{namespace}/cutovers/{number}/abort",
+    response=CutoverOut,
+    summary="Undo, as long as nothing has moved",
+)
+def abort(request: HttpRequest, namespace: str, number: str, body: ReasonIn) -> dict[str, Any]:
+    found = cutover_for(request, namespace, number, START)
+    return _whole(services.abort(found, str(request.user), body.reason))
+
+
+@router.post(
+    "/namespaces/{namespace}/cutovers/{number}/turn-around",
+    response=CutoverOut,
+    summary="Bring the ids back, after they have begun to move",
+)
+def turn_around(request: HttpRequest, namespace: str, number: str, body: ReasonIn) -> dict[str, Any]:
+    found = cutover_for(request, namespace, number, START)
+    return _whole(services.turn_around(found, str(request.user), body.reason))
+
+
+@router.post(
+    "/namespaces/{namespace}/cutovers/{number}/finish",
+    response=CutoverOut,
+    summary="End the last step without the nodes that do not answer",
+)
+def finish(request: HttpRequest, namespace: str, number: str, body: ReasonIn) -> dict[str, Any]:
+    found = cutover_for(request, namespace, number, START)
+    return _whole(services.finish_with_stragglers(found, str(request.user), body.reason))
+
+
+@router.post(
+    "/namespaces/{namespace}/cutovers/{number}/rollback",
+    response=CutoverOut,
+    summary="Draft the reverse of a cutover that is done",
+)
+def rollback(request: HttpRequest, namespace: str, number: str) -> dict[str, Any]:
+    found = cutover_for(request, namespace, number, ADD)
+    return _whole(services.rollback(found, str(request.user)))
+
+
+@router.post(
+    "/namespaces/{namespace}/cutovers/{number}/discard", response=CutoverOut, summary="Put a draft aside"
+)
+def discard(request: HttpRequest, namespace: str, number: str) -> dict[str, Any]:
+    found = cutover_for(request, namespace, number, CHANGE)
+    services.discard(found, str(request.user))
+    return _whole(found)
+
+
+def cutover_for(request: HttpRequest, namespace: str, number: str, *permissions: str) -> Cutover:
+    """The cutover of that number, or the ``latest`` or ``running`` one, for a user with the permissions.
+
+    Raises:
+        Forbidden, NotFound.
+    """
+    row = namespace_for(request, namespace, VIEW, *permissions)
+    found = _named(row, number)
+    if found is None:
+        raise NotFound(
+            gettext("Namespace %(namespace)s has no cutover %(number)s.")
+            % {"namespace": row.name, "number": number}
+        )
+    return found
+
+
+def _named(namespace: Namespace, number: str) -> Cutover | None:
+    rows = Cutover.objects.filter(namespace=namespace).select_related("namespace").order_by("-number")
+    if number == "latest":
+        return rows.first()
+    if number == "running":
+        return rows.filter(state__in=Cutover.ACTIVE).first()
+    if not (number.isascii() and number.isdigit() and len(number) <= 9):
+        return None
+    return rows.filter(number=int(number)).first()
+
+
+def _whole(cutover: Cutover) -> dict[str, Any]:
+    value = services.status(cutover)
+    return {**value, "pk": value["id"], "id": value["number"]}
+
+
+def _line(cutover: Cutover) -> dict[str, Any]:
+    value = services.summary(cutover)
+    return {**value, "id": cutover.number}

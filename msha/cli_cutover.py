@@ -1,0 +1,361 @@
+"""``mshactl cutover``: draft, preview, check, start, watch and undo a cutover.
+
+The last word on stdout is the cutover's state (or the preview); everything on the way goes to stderr.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import click
+
+from msha.remote import Call, Refusal, common_options, confirm, say, table
+
+#: How often a running cutover or running checks are asked for.
+POLL_S = 0.2
+#: Checks ask nodes with a deadline of a few seconds; longer means that nobody runs them.
+CHECKS_WITHIN_S = 60.0
+#: Clients come back within their own retry time; the figures settle within seconds of the end.
+SETTLES_WITHIN_S = 5.0
+
+Status = dict[str, Any]
+
+RUNNING = ("starting", "prepare", "freeze", "activate", "release", "aborting")
+OPEN = ("draft", "previewed", "checking", "checked")
+
+
+def parse_ranges(text: str) -> dict[str, list[str]]:
+    """``center=0~6380,unbj=6381~9999`` as ``{"center": ["0~6380"], ...}``; ``+`` joins several of a unit."""
+    parsed: dict[str, list[str]] = {}
+    for part in text.split(","):
+        unit, separator, ranges = part.partition("=")
+        unit = unit.strip()
+        if not separator or not unit:
+            raise click.BadParameter(f"{part!r} is not of the form UNIT=RANGES, as center=0~6380.")
+        parsed.setdefault(unit, []).extend(one.strip() for one in ranges.split("+") if one.strip())
+    return parsed
+
+
+def parse_exact(text: str) -> dict[str, list[int]]:
+    """``unbj=42+43`` as ``{"unbj": [42, 43]}``; empty text is no exact id at all."""
+    if not text.strip():
+        return {}
+    exact = {}
+    for unit, ids in parse_ranges(text).items():
+        if not all(one.isascii() and one.isdigit() for one in ids):
+            raise click.BadParameter(f"{'+'.join(ids)!r} are not ids; write them as {unit}=42+43.")
+        exact[unit] = [int(one) for one in ids]
+    return exact
+
+
+def _reader(parse: Callable[[str], Any]) -> Callable[..., Any]:
+    def read(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Any:
+        return None if value is None else parse(value)
+
+    return read
+
+
+_ranges = click.option(
+    "--ranges",
+    callback=_reader(parse_ranges),
+    metavar="RULE",
+    help="The new rule, as center=0~6380,unbj=6381~9999; several ranges of a unit are joined with +.",
+)
+_exact = click.option(
+    "--exact",
+    callback=_reader(parse_exact),
+    metavar="IDS",
+    help="The new exact ids, as unbj=42+43; '' for none. Default: those in effect.",
+)
+_reason = click.option("--reason", default="", metavar="TEXT", help="Why; kept in the audit trail.")
+_number = click.argument("number", required=False, default=None, metavar="[NUMBER]")
+_yes = click.option("--yes", is_flag=True, help="Ask no question.")
+_wait = click.option("--wait", is_flag=True, help="Wait for the end; exit code 0 only if it is done.")
+
+
+@click.group("cutover")
+def cutover() -> None:
+    """Move routerIds between units."""
+
+
+@cutover.command("preview")
+@_ranges
+@_exact
+@_reason
+@_number
+@common_options
+def preview(call: Call, number: str | None, ranges: Any, exact: Any, reason: str) -> None:
+    """Show what a new rule would move; NUMBER previews an existing draft instead. Nothing changes."""
+    draft = _draft(call, number, ranges, exact, reason)
+    shown = _previewed(call, draft)
+    call.show(shown, lambda: _preview_text(shown))
+    again = f"mshactl cutover start -n {call.namespace} {draft['number']}"
+    say(f"Draft #{draft['number']} is kept; start it with: {again}")
+
+
+@cutover.command("start")
+@_ranges
+@_exact
+@_reason
+@_yes
+@_wait
+@click.option(
+    "--skip",
+    "skips",
+    multiple=True,
+    metavar="CHECK=REASON",
+    help="Skip this check if it fails; needs the permission to skip. May be given several times.",
+)
+@_number
+@common_options
+def start(
+    call: Call,
+    number: str | None,
+    ranges: Any,
+    exact: Any,
+    reason: str,
+    yes: bool,
+    wait: bool,
+    skips: tuple[str, ...],
+) -> None:
+    """Preview, check and start a cutover to a new rule; NUMBER starts an existing draft instead."""
+    reasons = _skip_reasons(skips)
+    draft = _draft(call, number, ranges, exact, reason)
+    shown = _previewed(call, draft)
+    say(shown["impact"])
+    confirm(f"Start cutover #{draft['number']} of {call.namespace}?", yes)
+    _check(call, draft["number"], reasons)
+    status = call.console.post(_path(call, draft["number"], "start"), {"namespace": call.namespace})
+    say(f"Cutover #{status['number']} started.")
+    _conclude(call, status, wait)
+
+
+@cutover.command("status")
+@_number
+@common_options
+def status_(call: Call, number: str | None) -> None:
+    """Show a cutover, by default the latest."""
+    status = _get(call, number or "latest")
+    call.show(status, lambda: _status_text(status))
+
+
+@cutover.command("watch")
+@_number
+@common_options
+def watch(call: Call, number: str | None) -> None:
+    """Follow a cutover, by default the latest, to its end; exit code 0 only if it is done."""
+    _conclude(call, _get(call, number or "latest"), wait=True)
+
+
+@cutover.command("rollback")
+@_yes
+@_wait
+@_number
+@common_options
+def rollback(call: Call, number: str | None, yes: bool, wait: bool) -> None:
+    """Give the ids of a cutover that is done back, by a cutover through the same gate."""
+    target = _get(call, number or "latest")["number"]
+    draft = call.console.post(_path(call, target, "rollback"))
+    shown = _previewed(call, draft)
+    say(shown["impact"])
+    confirm(f"Roll back cutover #{target} of {call.namespace}?", yes)
+    _check(call, draft["number"], {})
+    status = call.console.post(_path(call, draft["number"], "start"), {"namespace": call.namespace})
+    say(f"Cutover #{status['number']} started; it rolls #{target} back.")
+    _conclude(call, status, wait)
+
+
+@cutover.command("discard")
+@_number
+@common_options
+def discard(call: Call, number: str | None) -> None:
+    """Put a draft aside."""
+    target = _get(call, number or "latest")["number"]
+    status = call.console.post(_path(call, target, "discard"))
+    call.show(status, lambda: _status_text(status))
+
+
+def _act(name: str, help_text: str) -> None:
+    """Adds the command of an operator's act on a running cutover."""
+
+    @cutover.command(name, help=help_text)
+    @click.option("--reason", required=True, metavar="TEXT", help="Why; kept in the audit trail.")
+    @_wait
+    @_number
+    @common_options
+    def act(call: Call, number: str | None, reason: str, wait: bool) -> None:
+        target = _get(call, number or "running")["number"]
+        status = call.console.post(_path(call, target, name), {"reason": reason})
+        if not wait:
+            call.show(status, lambda: _status_text(status))
+            return
+        ended = _followed(call, status)
+        call.show(ended, lambda: _status_text(ended))
+
+
+_act("abort", "Undo a running cutover, as long as nothing has moved.")
+_act("turn-around", "Bring the ids back after they have begun to move.")
+_act("finish", "End the last step without the nodes that do not answer.")
+
+
+# -- steps ---------------------------------------------------------------------------------------------------
+
+
+def _path(call: Call, *parts: str | int) -> str:
+    return call.path("cutovers", *parts)
+
+
+def _get(call: Call, number: str | int) -> Status:
+    return dict(call.console.get(_path(call, number)))
+
+
+def _draft(call: Call, number: str | None, ranges: Any, exact: Any, reason: str) -> Status:
+    """The draft that is named, or one for the rule."""
+    if (number is None) == (ranges is None and exact is None):
+        raise click.UsageError("Give either the new rule (--ranges, --exact) or the NUMBER of a draft.")
+    if number is not None:
+        return _get(call, number)
+    body = {"unit_type": call.unit_type or "", "ranges": ranges, "exact": exact, "reason": reason}
+    return dict(call.console.post(_path(call), body))
+
+
+def _previewed(call: Call, draft: Status) -> Status:
+    return dict(call.console.post(_path(call, draft["number"], "preview")))
+
+
+def _skip_reasons(skips: tuple[str, ...]) -> dict[str, str]:
+    reasons = {}
+    for skip in skips:
+        key, separator, reason = skip.partition("=")
+        if not separator or not key.strip() or not reason.strip():
+            raise click.BadParameter(f"--skip {skip!r} is not of the form CHECK=REASON.")
+        reasons[key.strip()] = reason.strip()
+    return reasons
+
+
+def _check(call: Call, number: int, skips: dict[str, str]) -> None:
+    """Every check has passed, or was skipped with its reason.
+
+    Raises:
+        Refusal: one has failed; the draft stays, and the sentence says how to go on.
+    """
+    status = dict(call.console.post(_path(call, number, "checks")))
+    status = _until_checked(call, status)
+    for check in [check for check in status["checks"] if check["state"] == "failed"]:
+        if check["key"] in skips:
+            say(f"Skipping {check['key']}: {skips[check['key']]}")
+            call.console.post(
+                _path(call, number, "checks", check["key"], "skip"), {"reason": skips[check["key"]]}
+            )
+    failed = [check for check in _get(call, number)["checks"] if check["state"] not in ("passed", "skipped")]
+    if failed:
+        named = ", ".join(check["key"] for check in failed)
+        raise Refusal(
+            f"Not started: {named} failed. Draft #{number} is kept: mend what failed, then run"
+            f" `mshactl cutover start -n {call.namespace} {number}`,"
+            f" with --skip {failed[0]['key']}=REASON if that check may be skipped.",
+            "checks_failed",
+        )
+
+
+def _until_checked(call: Call, status: Status) -> Status:
+    told: set[str] = set()
+    deadline = time.monotonic() + CHECKS_WITHIN_S
+    while True:
+        for check in status["checks"]:
+            if check["state"] in ("passed", "failed") and check["key"] not in told:
+                told.add(check["key"])
+                say(f"{check['state']:>7}  {check['title']}: {check['reason']}")
+        if all(check["state"] in ("passed", "failed", "skipped") for check in status["checks"]):
+            return status
+        if time.monotonic() > deadline:
+            raise Refusal(
+                f"The checks of cutover #{status['number']} did not end within {CHECKS_WITHIN_S:.0f} s."
+                " Is a console or a Celery worker running?",
+                "checks_late",
+            )
+        time.sleep(POLL_S)
+        status = _get(call, status["number"])
+
+
+def _conclude(call: Call, status: Status, wait: bool) -> None:
+    """The state is shown, after the end if that is waited for; an end that is not `done` is a failure."""
+    if wait:
+        status = _followed(call, status)
+    call.show(status, lambda: _status_text(status))
+    if wait and status["phase"] != "done":
+        raise Refusal(status["outcome"] or f"Cutover #{status['number']} is {status['phase']}.", "not_done")
+
+
+def _followed(call: Call, status: Status) -> Status:
+    """The state after the end; each event is told as it comes."""
+    if status["phase"] in OPEN:
+        raise Refusal(
+            f"Cutover #{status['number']} is {status['phase']}: it has not been started.", "not_started"
+        )
+    events = _news()
+    settled_by = None
+    while True:
+        events(status)
+        if status["phase"] not in RUNNING:
+            settled_by = settled_by or time.monotonic() + SETTLES_WITHIN_S
+            if status["settled"] or time.monotonic() > settled_by:
+                return status
+        time.sleep(POLL_S)
+        status = _get(call, status["number"])
+
+
+def _news() -> Callable[[Status], None]:
+    """Says what has not been said before."""
+    told = 0
+
+    def tell(status: Status) -> None:
+        nonlocal told
+        for event in status["events"][told:]:
+            say(f"{event['at'][11:23]}  {event['sentence']}")
+        told = len(status["events"])
+
+    return tell
+
+
+# -- for people ----------------------------------------------------------------------------------------------
+
+
+def _preview_text(shown: Status) -> str:
+    rows = [
+        [
+            unit["code"],
+            _rule(unit["old_ranges"], unit["old_exact"]),
+            _rule(unit["new_ranges"], unit["new_exact"]),
+            f"{unit['old_percent']:.2f} %",
+            f"{unit['new_percent']:.2f} %",
+            f"-{unit['sessions_lost']} +{unit['sessions_gained']}",
+        ]
+        for unit in shown["units"]
+    ]
+    head = ["UNIT", "BEFORE", "AFTER", "SHARE", "NEW SHARE", "SESSIONS"]
+    return f"{shown['impact']}\n\n{table(rows, head)}"
+
+
+def _rule(ranges: list[str], exact: list[int]) -> str:
+    return "+".join([*ranges, *(str(one) for one in exact)]) or "-"
+
+
+def _status_text(status: Status) -> str:
+    return "\n".join(_status_lines(status))
+
+
+def _status_lines(status: Status) -> Iterator[str]:
+    yield f"cutover #{status['number']} of {status['namespace']} ({status['unit_type']}): {status['phase']}"
+    yield f"moved ids         {status['moved_ids']}  {status['moved_text']}"
+    yield f"sessions closed   {status['sessions_closed']}"
+    yield f"remaining         {status['sessions_remaining']}"
+    yield f"reconnected       {status['reconnected']}"
+    if status["frozen_ms"] is not None:
+        yield f"frozen at most    {status['frozen_ms']} ms"
+    if status["waiting"]:
+        yield status["waiting"]
+    if status["alarm"]:
+        yield f"ALARM: {status['alarm']}"
+    if status["outcome"]:
+        yield status["outcome"]
