@@ -33,7 +33,7 @@ LOOK_EVERY_S = 2.0
 #: A snapshot that is not acked is sent again after so long.
 SEND_AGAIN_S = 5.0
 
-#: Close codes beside those of the wire: the node dials again after each. Daphne sends 1000 and 3000-4999 only.
+#: Close codes beside those of the wire: the node dials again after each. Daphne sends 1000 and 3000-4999.
 CLOSE_SILENT = 4408
 CLOSE_NOT_UNDERSTOOD = 4422
 CLOSE_ERROR = 4500
