@@ -1,0 +1,178 @@
+// The live page of a cutover. The server sends the whole status at every change; what is shown follows it. While the
+// WebSocket is down the same status is fetched, and the page says so.
+"use strict";
+
+(() => {
+  const ORDER = ["prepare", "freeze", "activate", "release", "done"];
+  const ICONS = {
+    drafted: "edit_note", previewed: "preview", checks: "fact_check", skipped: "skip_next", started: "play_arrow",
+    acked: "done", drained: "done_all", exited: "power_settings_new", parked: "pause_circle", alarm: "warning",
+    alarm_cleared: "notifications_off", prepare: "campaign", freeze: "ac_unit", activate: "bolt", release: "lock_open",
+    abort: "undo", done: "check_circle", aborted: "cancel",
+  };
+  const COLOURS = { skipped: "warn", exited: "warn", parked: "warn", abort: "warn", alarm: "bad", aborted: "bad", alarm_cleared: "good", done: "good" };
+
+  class Progress {
+    constructor(root) {
+      this.root = root;
+      this.known = 0;
+      this.wait = 500;
+      this.over = false;
+      this.onReport = !root.dataset.report;
+      this.timeline = root.querySelector("[data-timeline]");
+      this.template = document.getElementById("event-row");
+      this.show(JSON.parse(document.getElementById("status").textContent));
+      this.connect();
+    }
+
+    // -- the line ----------------------------------------------------------------------------------------
+
+    connect() {
+      const scheme = window.location.protocol === "https:" ? "wss" : "ws";
+      const socket = new WebSocket(`${scheme}://${window.location.host}${this.root.dataset.socket}`);
+      socket.addEventListener("open", () => { this.wait = 500; this.linked(true); });
+      socket.addEventListener("message", (event) => {
+        const said = JSON.parse(event.data);
+        this.show(said.status || said);
+      });
+      socket.addEventListener("close", () => {
+        if (this.over) return;
+        this.linked(false);
+        setTimeout(() => this.connect(), this.wait);
+        this.wait = Math.min(this.wait * 2, 8000);
+        this.fetch();
+      });
+    }
+
+    linked(up) {
+      const mark = this.root.querySelector("[data-link-state]");
+      if (mark) {
+        mark.hidden = this.over;
+        mark.classList.toggle("good", up);
+        mark.classList.toggle("bad", !up);
+      }
+      if (up) document.getElementById("lost-connection").hidden = true;
+    }
+
+    async fetch() {
+      try {
+        const answer = await fetch(this.root.dataset.status, { headers: { Accept: "application/json" } });
+        if (answer.ok) {
+          this.show(await answer.json());
+          return;
+        }
+      } catch { /* said below */ }
+      document.getElementById("lost-connection").hidden = false;
+    }
+
+    // -- what is shown ------------------------------------------------------------------------------------
+
+    show(status) {
+      if (typeof status.phase !== "string") return;
+      for (const place of this.root.querySelectorAll("[data-text]")) {
+        const value = status[place.dataset.text];
+        const text = value === null || value === undefined ? (place.dataset.text === "frozen_ms" ? "–" : "") : String(value);
+        if (place.textContent !== text) place.textContent = text;
+      }
+      this.toggle("[data-alarm]", status.alarm);
+      this.toggle("[data-outcome]", status.outcome);
+      this.toggle("[data-when-back]", status.direction === "backward");
+      this.showPhases(status);
+      this.showActs(status);
+      this.showNodes(status);
+      this.showEvents(status.events || []);
+      if (window.msha.curve) window.msha.curve.show(status.samples || []);
+      const ended = ["done", "aborted"].includes(status.phase);
+      this.toggle("[data-to-report]", ended);
+      if (ended && status.settled) this.finish();
+    }
+
+    finish() {
+      if (this.over) return;
+      this.over = true;
+      this.linked(true);
+    }
+
+    toggle(selector, shown) {
+      const place = this.root.querySelector(selector);
+      if (place) place.hidden = !shown;
+    }
+
+    // the same line as cutover/shown.py draws
+    showPhases(status) {
+      const list = this.root.querySelector("[data-phases]");
+      if (!list) return;
+      const reached = Math.max(-1, ...status.events.map((event) => ORDER.indexOf(event.kind)));
+      const at = ORDER.indexOf(status.phase);
+      const undone = ["aborting", "aborted"].includes(status.phase);
+      [...list.children].forEach((item, index) => {
+        let state = "";
+        if (status.phase === "done") state = "done";
+        else if (undone) state = index < reached ? "done" : index === reached ? "failed" : "";
+        else if (at >= 0) state = index < at ? "done" : index === at ? "now" : "";
+        item.className = state;
+        if (state === "now") item.setAttribute("aria-current", "step");
+        else item.removeAttribute("aria-current");
+        item.querySelector(".icon").textContent = { done: "check", now: "more_horiz", failed: "close" }[state] || "";
+      });
+    }
+
+    showActs(status) {
+      const acts = this.root.querySelector("[data-acts]");
+      if (!acts) return;
+      let any = false;
+      for (const form of acts.querySelectorAll("[data-act]")) {
+        form.hidden = !status.actions[form.dataset.act];
+        any = any || !form.hidden;
+      }
+      acts.hidden = !any;
+    }
+
+    showNodes(status) {
+      for (const node of status.nodes || []) {
+        const row = [...this.root.querySelectorAll("[data-node]")].find((one) => one.dataset.node === node.name);
+        if (!row) continue;
+        row.classList.toggle("current", (status.missing || []).includes(node.name));
+        const live = row.querySelector("[data-node-live]");
+        live.textContent = node.live ? live.dataset.live : live.dataset.lost;
+        live.className = `badge ${node.live ? "good" : "bad"}`;
+        for (const what of ["acked", "drained"]) {
+          const icon = row.querySelector(`[data-node-${what}]`);
+          icon.textContent = node[what] ? "check" : "more_horiz";
+          icon.setAttribute("aria-label", node[what] ? icon.dataset.yes : icon.dataset.no);
+        }
+        row.querySelector("[data-node-closed]").textContent = node.closed;
+        row.querySelector("[data-node-reconnected]").textContent = node.reconnected;
+      }
+    }
+
+    showEvents(events) {
+      if (!this.timeline) return;
+      if (!this.known) this.known = this.timeline.children.length;
+      for (const event of events.slice(this.known)) {
+        const row = this.template.content.firstElementChild.cloneNode(true);
+        const time = row.querySelector("time");
+        const moment = new Date(event.at);
+        time.dateTime = event.at;
+        const two = (n) => String(n).padStart(2, "0");
+        const utc = `${two(moment.getUTCHours())}:${two(moment.getUTCMinutes())}:${two(moment.getUTCSeconds())} UTC`;
+        time.textContent = utc;
+        if (moment.getTimezoneOffset() !== 0) {
+          const small = document.createElement("small");
+          small.textContent = ` ${utc}`;
+          time.replaceChildren(`${two(moment.getHours())}:${two(moment.getMinutes())}:${two(moment.getSeconds())}`, small);
+        }
+        row.className = COLOURS[event.kind] || "";
+        row.querySelector(".icon").textContent = ICONS[event.kind] || "circle";
+        row.querySelector("span:last-child").textContent = event.sentence;
+        this.timeline.append(row);
+      }
+      this.known = Math.max(this.known, events.length);
+    }
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    const root = document.getElementById("progress");
+    if (root && root.dataset.socket) new Progress(root);
+  });
+})();
