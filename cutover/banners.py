@@ -1,0 +1,119 @@
+"""Banners: what an operator must know on whatever page he is."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from cutover.models import Cutover
+from domains import services as domains
+from units.current import current_namespace
+from units.models import Alarm, EdgeNode, Namespace
+
+#: Above this difference a node's times cannot be compared with the console's by eye.
+SKEW_MS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    """One line across the top.
+
+    Attributes:
+        kind: ``bad``, ``warn`` or ``info``; the colour.
+        lead: the first words, set in bold.
+        link, act: where a button leads and what it says; "" for none.
+    """
+
+    kind: str
+    icon: str
+    sentence: str
+    lead: str = ""
+    link: str = ""
+    act: str = ""
+
+
+def banners_for(request: HttpRequest) -> list[Banner]:
+    """The banners of the namespace worked in, the worst first."""
+    namespace = current_namespace(request)
+    if namespace is None:
+        return []
+    user: Any = request.user
+    found: list[Banner] = []
+    if user.has_perm("units.view_namespace"):
+        found += [*_stopped(namespace), *_alarms(namespace)]
+    if user.has_perm("cutover.view_cutover"):
+        found += _running(namespace, request.path)
+    if user.has_perm("domains.view_domain"):
+        found += _unpublished(namespace, user.has_perm("units.publish"), request.path)
+    if user.has_perm("units.view_edgenode"):
+        found += _skewed(namespace)
+    return found
+
+
+def _stopped(namespace: Namespace) -> Iterator[Banner]:
+    if namespace.publishing_stopped:
+        yield Banner("bad", "block", namespace.publishing_stopped, _("Publishing is stopped."))
+
+
+def _alarms(namespace: Namespace) -> Iterator[Banner]:
+    for alarm in Alarm.objects.filter(namespace=namespace, cleared_at=None).order_by("raised_at")[:5]:
+        if alarm.sentence == namespace.publishing_stopped:
+            continue
+        yield Banner("bad", "warning", alarm.sentence, _("Alarm."))
+
+
+def _running(namespace: Namespace, here: str) -> Iterator[Banner]:
+    for cutover in Cutover.objects.filter(namespace=namespace, state__in=Cutover.ACTIVE):
+        link = reverse("cutover:progress", args=[cutover.pk])
+        yield Banner(
+            "info",
+            "swap_horiz",
+            _("It is in step “%(phase)s”, started by %(who)s.")
+            % {"phase": cutover.get_state_display(), "who": cutover.started_by or "–"},
+            _("Cutover #%(number)d is running.") % {"number": cutover.number},
+            "" if here == link else link,
+            _("Watch it"),
+        )
+
+
+def _unpublished(namespace: Namespace, may_publish: bool, here: str) -> Iterator[Banner]:
+    changes = domains.has_unpublished_changes(namespace)
+    if not changes:
+        return
+    link = _link("domains:put_into_effect", namespace.name)
+    lead = ngettext(
+        "%(count)d saved change is not in effect yet.",
+        "%(count)d saved changes are not in effect yet.",
+        len(changes),
+    ) % {"count": len(changes)}
+    yield Banner(
+        "warn",
+        "pending_actions",
+        "; ".join(str(change) for change in changes[:3]) + ("; …" if len(changes) > 3 else ""),
+        lead,
+        link if may_publish and here != link else "",
+        _("Put into effect"),
+    )
+
+
+def _skewed(namespace: Namespace) -> Iterator[Banner]:
+    nodes = EdgeNode.objects.filter(namespace=namespace, connected=True, state=EdgeNode.State.ENROLLED)
+    skewed = [node for node in nodes if abs(node.clock_skew_ms) > SKEW_MS]
+    if skewed:
+        yield Banner(
+            "warn",
+            "schedule",
+            ", ".join(f"{node.name} ({node.clock_skew_ms:+d} ms)" for node in skewed),
+            _("Clocks of edge nodes differ from the console's. Only times in logs and on pages suffer:"),
+        )
+
+
+def _link(name: str, *args: str) -> str:
+    try:
+        return reverse(name, args=args)
+    except NoReverseMatch:
+        return ""

@@ -1,0 +1,229 @@
+"""What progress and report show of a status: phases, acts with their consequence, checks, events, nodes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext, pgettext
+
+from cutover.bars import Looks
+from cutover.models import Check, Cutover
+from cutover.prechecks import BY_KEY
+from msha.steering.phases import READING_KEYS
+from msha.steering.ranges import KeySpace, MovedIds
+
+_PHASES: tuple[tuple[str, Any, Any], ...] = (
+    ("prepare", gettext_lazy("Prepare"), gettext_lazy("every node learns what is coming")),
+    ("freeze", gettext_lazy("Freeze"), gettext_lazy("losing units hold the ids and close their sessions")),
+    ("activate", gettext_lazy("Activate"), gettext_lazy("gaining units accept the ids")),
+    ("release", gettext_lazy("Release"), gettext_lazy("losing units redirect")),
+    ("done", gettext_lazy("Done"), gettext_lazy("the new rule is the plain one")),
+)
+_ORDER = [name for name, _title, _what in _PHASES]
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseShown:
+    """One mark of the phase line; ``state`` is "", ``done``, ``now`` or ``failed``."""
+
+    name: str
+    title: str
+    what: str
+    state: str
+
+    @property
+    def icon(self) -> str:
+        return {"done": "check", "now": "more_horiz", "failed": "close"}.get(self.state, "")
+
+
+def phases_shown(status: Mapping[str, Any]) -> list[PhaseShown]:
+    """The line of phases; the script of the page draws the same one (`static/js/progress.js`)."""
+    phase = status["phase"]
+    reached = max((_ORDER.index(e["kind"]) for e in status["events"] if e["kind"] in _ORDER), default=-1)
+    states = [""] * len(_ORDER)
+    if phase == "done":
+        states = ["done"] * len(_ORDER)
+    elif phase in ("aborting", "aborted"):
+        states = [
+            "done" if index < reached else "failed" if index == reached else ""
+            for index in range(len(_ORDER))
+        ]
+    elif phase in _ORDER:
+        at = _ORDER.index(phase)
+        states = ["done" if index < at else "now" if index == at else "" for index in range(len(_ORDER))]
+    return [
+        PhaseShown(name, str(title), str(what), state)
+        for (name, title, what), state in zip(_PHASES, states, strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """An act on the running cutover, its consequence stated first.
+
+    Attributes:
+        possible: the present state allows it; ``allowed``: so do the user's permissions.
+    """
+
+    name: str
+    title: str
+    consequence: str
+    css: str
+    possible: bool
+    allowed: bool
+
+
+def acts_shown(status: Mapping[str, Any], *, may: bool) -> list[Act]:
+    """Abort, turn around, finish; also those not possible now, for the script to show later."""
+    possible = status["actions"]
+    return [
+        Act(
+            "abort",
+            _("Abort"),
+            _(
+                "Nothing has moved to another unit yet. The rule from before is in force again; clients whose"
+                " session was closed come back to the unit they were in."
+            ),
+            "danger",
+            possible["abort"],
+            may,
+        ),
+        Act(
+            "turn_around",
+            _("Turn around"),
+            _(
+                "The ids may be served by their new units already. Both units hold them, sessions of these"
+                " ids are closed once more, and the ids go back to the units they came from. It needs every"
+                " enrolled node of the gaining units and does not undo itself."
+            ),
+            "danger",
+            possible["turn_around"],
+            may,
+        ),
+        Act(
+            "finish",
+            _("Finish without the stragglers"),
+            _(
+                "The cutover ends although some nodes have not acknowledged its last step. That is safe:"
+                " nodes of a losing unit go on holding the moved ids, others work by an older table that"
+                " gives them none. Look after these nodes."
+            ),
+            "warn-soft",
+            possible["finish"],
+            may,
+        ),
+    ]
+
+
+_EVENT_LOOKS: dict[str, tuple[str, str]] = {
+    "drafted": ("edit_note", ""),
+    "previewed": ("preview", ""),
+    "checks": ("fact_check", ""),
+    "skipped": ("skip_next", "warn"),
+    "started": ("play_arrow", ""),
+    "acked": ("done", ""),
+    "drained": ("done_all", ""),
+    "exited": ("power_settings_new", "warn"),
+    "parked": ("pause_circle", "warn"),
+    "alarm": ("warning", "bad"),
+    "alarm_cleared": ("notifications_off", "good"),
+    "prepare": ("campaign", ""),
+    "freeze": ("ac_unit", ""),
+    "activate": ("bolt", ""),
+    "release": ("lock_open", ""),
+    "abort": ("undo", "warn"),
+    "done": ("check_circle", "good"),
+    "aborted": ("cancel", "bad"),
+}
+
+
+def events_shown(events: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Events with their icon and colour; still fit for JSON but for the moment."""
+    shown = []
+    for event in events:
+        icon, css = _EVENT_LOOKS.get(event["kind"], ("circle", ""))
+        shown.append({**event, "icon": icon, "css": css, "moment": datetime.fromisoformat(event["at"])})
+    return shown
+
+
+def nodes_shown(status: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Nodes with the name of their role, and whether the running step waits for them."""
+    titles = {
+        "losing": pgettext("role of a node", "losing"),
+        "gaining": pgettext("role of a node", "gaining"),
+        "both": pgettext("role of a node", "losing and gaining"),
+        "bystander": pgettext("role of a node", "bystander"),
+    }
+    missing = set(status["missing"])
+    return [
+        {**node, "role_title": titles.get(node["role"], node["role"]), "waited_for": node["name"] in missing}
+        for node in status["nodes"]
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckShown:
+    """A check with its title in the reader's language."""
+
+    check: Check
+    heading: str
+    skippable: bool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.check, name)
+
+
+def checks_shown(cutover: Cutover) -> list[CheckShown]:
+    """The checks of a cutover in their order."""
+    shown = []
+    for check in cutover.checks.all():
+        known = BY_KEY.get(check.key)
+        shown.append(
+            CheckShown(check, str(known.title) if known else check.title, bool(known and known.skippable))
+        )
+    return shown
+
+
+def duration(cutover: Cutover) -> str:
+    """How long it ran; "" while it has not ended."""
+    if cutover.started_at is None or cutover.ended_at is None:
+        return ""
+    seconds = (cutover.ended_at - cutover.started_at).total_seconds()
+    if seconds < 60:
+        return _("%(seconds).1f s") % {"seconds": seconds}
+    return _("%(minutes)d min %(seconds)d s") % {"minutes": seconds // 60, "seconds": seconds % 60}
+
+
+def moves_sentence(moved: MovedIds, key_space: KeySpace, looks: Looks) -> str:
+    """What the table of the form moves, as the script of the page says it; "" when nothing moves."""
+    if not moved:
+        return ""
+    moves = _("; ").join(
+        _("%(range)s from %(losing)s to %(gaining)s")
+        % {
+            "range": str(move.start) if move.end == move.start + 1 else f"{move.start}~{move.end - 1}",
+            "losing": looks[move.losing].label,
+            "gaining": looks[move.gaining].label,
+        }
+        for move in moved
+    )
+    return ngettext(
+        "%(count)d of %(size)d ids moves: %(moves)s. All others stay where they are.",
+        "%(count)d of %(size)d ids move: %(moves)s. All others stay where they are.",
+        moved.count,
+    ) % {"count": moved.count, "size": key_space.size, "moves": moves}
+
+
+def reading_notice(cutover: Cutover) -> str:
+    """What the draft changes beside the table; "" when nothing."""
+    old, new = cutover.old_rule, cutover.new_rule
+    if any(old.get(key, []) != new.get(key, []) for key in READING_KEYS):
+        return _(
+            "This cutover also changes how the routerId is read (sources or transform), so every session of"
+            " this unit type is closed and decided anew. Change that on the page of the unit type."
+        )
+    if old.get("untagged") != new.get("untagged"):
+        return _("This cutover also changes what happens to untagged traffic.")
+    return ""
