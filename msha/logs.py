@@ -20,7 +20,9 @@ def configured(level: str, form: str) -> dict[str, Any]:
     if form == "json":
         last += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
     else:
-        last.append(structlog.dev.ConsoleRenderer(colors=False))
+        # Not the pretty tracebacks: they print local variables, secrets among them, and take seconds.
+        plain = structlog.dev.plain_traceback
+        last.append(structlog.dev.ConsoleRenderer(colors=False, exception_formatter=plain))
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
