@@ -30,6 +30,9 @@ _KEEPALIVE_IDLE_S = 60
 
 _ANSWER_READ_BYTES = 65_536
 
+#: A back-source may say so often that it has not finished (1xx).
+_INTERIM_LIMIT = 8
+
 
 class Stage(StrEnum):
     """What a connection waits for."""
@@ -69,6 +72,7 @@ class Opening:
         "_client",
         "_client_fd",
         "_head",
+        "_interim",
         "_outgoing",
         "_record",
         "_rest",
@@ -110,6 +114,7 @@ class Opening:
         self._server: socket.socket | None = None
         self._server_name = ""
         self._outgoing = b""
+        self._interim = 0
         self._answer_head: handshake.ResponseHead | None = None
         self._body: handshake.AnswerReader | None = None
 
@@ -363,6 +368,7 @@ class Opening:
             self._server = None
         self._buffer = b""
         self._outgoing = b""
+        self._interim = 0
         self._answer_head = None
         self._body = None
         if not keep_wish:
@@ -446,6 +452,9 @@ class Opening:
             if head.status >= 200:
                 break
             self._buffer = self._buffer[end:]  # an interim answer, such as 103
+            self._interim += 1
+            if self._interim > _INTERIM_LIMIT:
+                raise InvalidAnswer("it sends one interim answer after the other")
         self._stage = Stage.BODY
         self._answer_head = head
         self._body = handshake.AnswerReader(self._buffer)

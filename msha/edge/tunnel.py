@@ -119,6 +119,11 @@ class Tunnel:
         """Whether we are ending it."""
         return self._state & _CLOSING != 0
 
+    @property
+    def waiting_bytes(self) -> int:
+        """What was read and could not be sent yet, both directions."""
+        return len(self._to_client) + len(self._to_server)
+
     def start(self, head: bytes, down: bytes, up: bytes) -> None:
         """Bytes flow from now on.
 
