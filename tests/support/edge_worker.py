@@ -184,6 +184,7 @@ class EdgeWorker:
         self.port = 0
         self.worker: Worker | None = None
         self._version = 0
+        self._clients: list[Client] = []
         self._theirs = theirs
         self._limits = limits
         self._access_log = access_log or NoAccessLog()
@@ -196,7 +197,9 @@ class EdgeWorker:
         return self
 
     def stop(self) -> None:
-        """It has ended."""
+        """It has ended, and so have the clients that it had."""
+        for client in self._clients:
+            client.close()
         self.agent.sock.close()
         self._thread.join(TIMEOUT_S)
         assert not self._thread.is_alive(), "the worker did not end when its agent was gone"
@@ -216,7 +219,9 @@ class EdgeWorker:
 
     def connect(self, *, receive_buffer: int | None = None) -> Client:
         """A client that has sent nothing yet."""
-        return Client.connect(self.port, receive_buffer=receive_buffer)
+        client = Client.connect(self.port, receive_buffer=receive_buffer)
+        self._clients.append(client)
+        return client
 
     def ask(self, head: bytes) -> tuple[Client, Response]:
         """A client that has sent a head and got the head of an answer."""
