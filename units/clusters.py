@@ -1,4 +1,4 @@
-"""MSFE clusters: made from registered nodes of one unit; a cluster that has joined may be chosen by domains."""
+"""MSFE clusters: made from registered nodes of one unit; once joined, domains may choose them."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -109,9 +109,7 @@ def obstacles(cluster: Cluster) -> list[str]:
     chosen = sorted({str(row) for row in cluster.domain_units.all()})
     if chosen:
         used.append(
-            gettext(
-                "Cluster %(name)s is the effective cluster of %(domains)s. Choose another one there first."
-            )
+            gettext("Cluster %(name)s is the effective cluster of %(domains)s. Choose another there first.")
             % {"name": cluster.name, "domains": ", ".join(chosen)}
         )
     return used
@@ -130,7 +128,8 @@ def value(cluster: Cluster) -> dict[str, Any]:
 
 
 def _set_members(cluster: Cluster, nodes: list[EdgeNode], slbs: list[Slb], actor: object) -> None:
-    for member in (*nodes, *slbs):
+    members: list[EdgeNode | Slb] = [*nodes, *slbs]
+    for member in members:
         if member.unit_id != cluster.unit_id or member.cluster_id not in (None, cluster.pk):
             raise Refused(
                 gettext("%(member)s belongs to another unit or cluster than %(cluster)s.")

@@ -38,14 +38,11 @@ def save(row: Row, *, actor: object) -> None:
     """
     kind = type(row)
     with transaction.atomic():
-        before = None if row.pk is None else value(kind.objects.get(pk=row.pk))  # type: ignore[attr-defined]
+        before = None if row.pk is None else value(kind.objects.get(pk=row.pk))
         namespace = None
         if not (isinstance(row, Namespace) and row.pk is None):
             namespace = locked(row.pk if isinstance(row, Namespace) else row.namespace_id)
             _check_fixed(namespace, row, before)
-        if isinstance(row, Unit) and row.is_center:
-            namespace_units = Unit.objects.filter(namespace=namespace).exclude(pk=row.pk)
-            namespace_units.filter(is_center=True).update(is_center=False)
         row.save()
         after = value(row)
         if before != after:
@@ -142,9 +139,7 @@ def _check_fixed(namespace: Namespace, row: Row, before: dict[str, Any] | None) 
         fixed = ()
     if isinstance(row, UnitType) and before is None:
         raise Refused(
-            gettext(
-                "The unit types of a namespace are fixed since it was first published: none can be added."
-            )
+            gettext("No unit type can be added: they are fixed since the namespace was first published.")
         )
     for name in fixed:
         if before is not None and before[name] != getattr(row, name):

@@ -112,4 +112,4 @@ def _entry(path: Path, number: int, row: Any) -> Entry:
             gettext("Entry %(number)d of the SLB inventory %(path)s lacks unit, id, name or address.")
             % {"number": number, "path": path}
         )
-    return Entry(**{key: value.strip() for key, value in fields.items()})
+    return Entry(**{key: str(value).strip() for key, value in fields.items()})
