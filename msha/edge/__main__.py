@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-import structlog
-
 from msha.edge.agent import Agent
 from msha.edge.breakglass import BreakGlass, read_snapshot
 from msha.edge.control import InvalidControl, control_url, read_token
 from msha.edge.leaving import leave
+from msha.edge.logs import complain, log_to_stderr
 from msha.edge.process import EdgeProcess, Exit, InvalidBind, Options, WorkerCommand, parse_bind, reserve
 from msha.edge.state import ControlAddress, StateDirectory
 from msha.steering.errors import InvalidSnapshot, MshaError
@@ -72,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code; what went wrong was told in one sentence on stderr."""
     options = parser().parse_args(arguments)
-    _log_to_stderr()
+    log_to_stderr()
     try:
         if options.command == "leave":
             leave(options.state_dir)
@@ -80,9 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return Exit.DONE
         return _run(options)
     except (InvalidControl, InvalidBind, UsageError) as error:
-        return _complain(error, Exit.USAGE)
+        complain(str(error))
+        return Exit.USAGE
     except (MshaError, OSError) as error:
-        return _complain(error, Exit.FAILED)
+        complain(str(error))
+        return Exit.FAILED
 
 
 class UsageError(MshaError):
@@ -160,23 +161,6 @@ def _seconds(text: str) -> float:
     if not 0 <= seconds <= 86400:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 86400")
     return seconds
-
-
-def _complain(error: Exception, code: Exit) -> int:
-    sys.stderr.write(f"{error}\n")
-    return code
-
-
-def _log_to_stderr() -> None:
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(ensure_ascii=False),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from msha.edge.logs import complain
 from msha.edge.workers import Fleet
 from msha.steering.errors import Terminal
 
@@ -227,7 +228,7 @@ class EdgeProcess:
     def ended(self, stop: Stop) -> int:
         """The exit code; a failure has been told on stderr."""
         if stop.code is not Exit.DONE:
-            sys.stderr.write(f"{stop.sentence}\n")
+            complain(stop.sentence)
         log.info("stopped", code=int(stop.code))
         return int(stop.code)
 
