@@ -148,7 +148,6 @@ def _hello(directory: StateDirectory, address: str) -> Hello:
         enrolment=directory.tombstone.enrolment,
         version=floor.version if floor else 0,
         digest=floor.digest if floor else "",
-        left=directory.tombstone.enrolment,
     )
 
 
