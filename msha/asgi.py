@@ -36,7 +36,7 @@ application = ProtocolTypeRouter(
                 # Edges prove themselves by a token; sessions, cookies and Origin mean nothing here.
                 path("control/", ControlConsumer.as_asgi()),
                 re_path(
-                    r"^live/",
+                    r"^(?=live/)",  # consumes nothing: the apps write whole addresses
                     AllowedHostsOriginValidator(
                         AuthMiddlewareStack(
                             URLRouter([*live_patterns(), re_path(r"", NothingHere.as_asgi())])
