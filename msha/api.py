@@ -16,6 +16,7 @@ from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 from ninja.security import HttpBearer
 
+from domains.errors import Misplaced
 from msha.steering.errors import MshaError, Transient
 from units.access import Forbidden, NotFound, user_of_bearer
 from units.errors import PublishingStopped, VersionConflict
@@ -148,7 +149,7 @@ def refused(request: HttpRequest, error: MshaError) -> HttpResponse:
         if isinstance(error, kind):
             return _answer(request, status, code, str(error))
     place = getattr(error, "place", "")
-    if place:
+    if place or isinstance(error, Misplaced):
         return _answer(request, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid", str(error), place)
     return _answer(request, HTTPStatus.CONFLICT, "refused", str(error))
 

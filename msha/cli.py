@@ -206,4 +206,4 @@ def _sessions_text(counted: dict[str, Any]) -> str:
 main.add_command(cutover)
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="mshactl")
