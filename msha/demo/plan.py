@@ -1,7 +1,7 @@
 """What a fleet on one machine consists of: names, addresses, who serves what. Values only, nothing is started
 here."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -187,9 +187,13 @@ def demo(directory: Path, *, redis_url: str | None = None, clients: int = 200) -
 
 def on_free_ports(directory: Path, *, edges_per_unit: int = 1, **rest: Any) -> Plan:
     """The same fleet where nobody else listens, without simulated clients unless asked."""
-    local = "127.0.0.1"
-    console, *ports = (Address(local, port) for port in free_ports(5 + 2 * edges_per_unit))
-    sources, edges = ports[:4], ports[4:]
+    return on_ports(directory, free_ports(5 + 2 * edges_per_unit), edges_per_unit=edges_per_unit, **rest)
+
+
+def on_ports(directory: Path, ports: Sequence[int], *, edges_per_unit: int = 1, **rest: Any) -> Plan:
+    """The same fleet on these ports: the console's, the four back-sources', then the edges'."""
+    console, *others = (Address("127.0.0.1", port) for port in ports)
+    sources, edges = others[:4], others[4:]
     units = hangzhou_and_beijing(
         tuple(edges[:edges_per_unit]), tuple(edges[edges_per_unit:]), tuple(sources[:2]), tuple(sources[2:])
     )

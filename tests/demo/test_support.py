@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psycopg
@@ -13,6 +12,7 @@ import redis
 
 from msha.demo.processes import Child, NotReadyInTime, ProcessEnded, stop
 from tests.support import needs
+from tests.support.process_tree import is_alive, outlive
 from tests.support.servers import another_database
 
 
@@ -86,15 +86,4 @@ time.sleep(60)
         grandchild = int(process.stdout.readline())
         assert is_alive(grandchild)
         process.kill()
-    deadline = time.monotonic() + 5
-    while is_alive(grandchild):
-        assert time.monotonic() < deadline, "the grandchild outlived its killed parent"
-        time.sleep(0.02)
-
-
-def is_alive(pid: int) -> bool:
-    """Running, and not merely waiting to be reaped."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    assert outlive({grandchild}, 5) == set(), "the grandchild outlived its killed parent"
