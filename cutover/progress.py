@@ -11,6 +11,8 @@ from typing import Any
 from django.utils import timezone
 
 from cutover.models import Cutover, CutoverEvent, ProgressSample
+from msha.steering import wire
+from msha.steering.ranges import MovedIds
 from units.models import EdgeNode
 
 #: The curve of a cutover has a point about this often, while there is anything to see.
@@ -21,8 +23,6 @@ WATCHED_AFTER_END = timedelta(seconds=30)
 SETTLES_WITHIN = timedelta(seconds=3)
 
 Figures = dict[str, Any]
-
-COUNTED = ("closed", "remaining", "reconnected")
 
 
 def begun(now: datetime) -> Figures:
@@ -63,10 +63,13 @@ def _note_reports(cutover: Cutover, nodes: list[EdgeNode], figures: Figures, now
     seen = figures.get("seen", {})
     if seen.get("epoch") != epoch:
         seen = {"epoch": epoch}
+    moved = MovedIds.from_lists(cutover.moved)
+    losing = moved.gaining_units if cutover.turned else moved.losing_units
+    freezing = cutover.state == Cutover.State.FREEZE
     events = []
     for kind, reached in (
         ("acked", lambda node: node.applied_epoch >= epoch),
-        ("drained", lambda node: node.drained_epoch >= epoch),
+        ("drained", lambda node: freezing and node.drained_epoch >= epoch and node.unit.code in losing),
         ("exited", lambda node: node.workers_exited_epoch >= epoch),
         ("parked", lambda node: node.parked),
     ):
@@ -84,34 +87,34 @@ def _note_reports(cutover: Cutover, nodes: list[EdgeNode], figures: Figures, now
 
 
 def _count(cutover: Cutover, nodes: list[EdgeNode], figures: Figures) -> bool:
-    """The figures follow what the nodes report; each node counts anew in each epoch."""
-    first = figures.get("first_epoch")
-    if first is None:
-        return False
-    last = figures.get("last_epoch")
-    reported: dict[str, dict[str, dict[str, int]]] = {
-        name: dict(epochs) for name, epochs in figures.get("nodes", {}).items()
-    }
+    """The figures follow what the nodes report of this cutover.
+
+    A node that starts again counts from zero; what it said before is not taken back.
+    """
+    key = wire.progress_key(str(cutover.pk))
+    before: dict[str, dict[str, int]] = figures.get("nodes", {})
+    reported = dict(before)
     for node in nodes:
         said = node.phase_progress or {}
-        epoch = said.get("epoch", -1)
-        if epoch < first or (last is not None and epoch > last):
+        if said.get("cutover") != key:
             continue
-        counts = {key: int(said.get(key, 0)) for key in COUNTED}
-        reported.setdefault(node.name, {})[str(epoch)] = counts
-    if reported == figures.get("nodes", {}):
+        known = before.get(node.name, {})
+        reported[node.name] = {
+            "epoch": int(said.get("epoch", 0)),
+            "closed": max(int(said.get("closed", 0)), known.get("closed", 0)),
+            "remaining": int(said.get("remaining", 0)),
+            "reconnected": max(int(said.get("reconnected", 0)), known.get("reconnected", 0)),
+        }
+    if reported == before:
         return False
     figures["nodes"] = reported
-    figures["sessions_closed"] = _sum(reported, "closed")
-    figures["reconnected"] = _sum(reported, "reconnected")
-    figures["sessions_remaining"] = sum(
-        epochs[max(epochs, key=int)]["remaining"] for epochs in reported.values() if epochs
-    )
+    for name, count in (
+        ("sessions_closed", "closed"),
+        ("sessions_remaining", "remaining"),
+        ("reconnected", "reconnected"),
+    ):
+        figures[name] = sum(counts[count] for counts in reported.values())
     return True
-
-
-def _sum(reported: dict[str, dict[str, dict[str, int]]], key: str) -> int:
-    return sum(counts[key] for epochs in reported.values() for counts in epochs.values())
 
 
 def _sample(cutover: Cutover, figures: Figures, now: datetime) -> None:

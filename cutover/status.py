@@ -151,12 +151,13 @@ def _settled(cutover: Cutover) -> bool:
     epochs = [data["epoch"] for data in freezes]
     if not epochs:
         return True
-    losing = MovedIds.from_lists(cutover.moved).losing_units
+    moved = MovedIds.from_lists(cutover.moved)
+    closing = moved.losing_units | (moved.gaining_units if cutover.turns else frozenset())
     reported = cutover.figures.get("nodes", {})
-    return all(
-        any(int(epoch) >= min(epochs) for epoch in reported.get(node.name, {}))
+    return not cutover.figures.get("sessions_remaining") and all(
+        reported.get(node.name, {}).get("epoch", -1) >= max(epochs)
         for node in plans.enrolled_nodes(cutover.namespace_id)
-        if node.live and node.unit.code in losing
+        if node.live and node.unit.code in closing
     )
 
 
@@ -222,7 +223,7 @@ def _role(unit: str, moved: MovedIds) -> str:
 
 
 def _node(cutover: Cutover, node: EdgeNode, role: str) -> dict[str, Any]:
-    counts = cutover.figures.get("nodes", {}).get(node.name, {}).values()
+    counts = cutover.figures.get("nodes", {}).get(node.name, {})
     return {
         "name": node.name,
         "unit": node.unit.code,
@@ -234,8 +235,8 @@ def _node(cutover: Cutover, node: EdgeNode, role: str) -> dict[str, Any]:
         "parked": node.parked,
         "version": node.applied_version,
         "sessions": node.sessions,
-        "closed": sum(count.get("closed", 0) for count in counts),
-        "reconnected": sum(count.get("reconnected", 0) for count in counts),
+        "closed": counts.get("closed", 0),
+        "reconnected": counts.get("reconnected", 0),
     }
 
 

@@ -218,7 +218,7 @@ def _prepare(namespace: Namespace, cutover: Cutover) -> bool:
         return False
     now = timezone.now()
     cutover.plan = plans.fixed(cutover, document)
-    cutover.figures = {**progress.begun(now), "first_epoch": document["rule"]["epoch"] + 1}
+    cutover.figures = progress.begun(now)
     first = Step(Phase.PREPARE)
     verdict = Verdict(Outcome.ADVANCE, to=first)
     return _publish(Situation(namespace, cutover, plans.plan_of(cutover), first, verdict, now), first)
@@ -377,7 +377,7 @@ def _end(situation: Situation, ending: Ending, facts: dict[str, Any] | None = No
     figures = dict(cutover.figures)
     progress.thawed(cutover, figures, situation.now)
     ended = figures.get("ended", {}) if ending is Ending.ABORTED else {"how": str(ending)}
-    figures.update(ending=str(ending), last_epoch=cutover.epoch, ended={**ended, **(facts or {})})
+    figures.update(ending=str(ending), ended={**ended, **(facts or {})})
     _mark_ended(cutover, State.DONE if ending is Ending.DONE else State.ABORTED, figures)
     _settle_saved_rule(situation)
 

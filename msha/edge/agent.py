@@ -265,8 +265,25 @@ class Agent(EdgeProcess):
         task.add_done_callback(self._probes.discard)
 
     async def _probe(self, request: ProbeRequest) -> None:
-        result = await probes.run(request, (self.host, self.port), f"{software()} probe")
+        if request.kind == "count":
+            result = await self._count(request)
+        else:
+            result = await probes.run(request, (self.host, self.port), f"{software()} probe")
         self.client.send(ProbeResult(request.probe, result))
+
+    async def _count(self, request: ProbeRequest) -> probes.Result:
+        """Live sessions in each of the ranges; the workers know them."""
+        unit_type, ranges = probes.countable(request.params)
+        if ranges is None:
+            return {"ok": False, "ms": 0, "error": "The ranges of the probe are not [[first, last], ...]."}
+        started = time.perf_counter()
+        counts: list[int] | None = [0] * len(ranges)
+        if self.fleet is not None:
+            counts = await self.fleet.count(unit_type, ranges, request.timeout_s)
+        ms = round((time.perf_counter() - started) * 1000, 1)
+        if counts is None:
+            return {"ok": False, "ms": ms, "error": "Not every worker counted its sessions in time."}
+        return {"ok": True, "ms": ms, "counts": counts}
 
     # ---- applying
 

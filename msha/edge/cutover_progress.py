@@ -1,13 +1,14 @@
-"""How far this worker has come with the running step of a cutover."""
+"""How far this worker has come with a cutover."""
 
 from msha.edge.sessions import Sessions
 from msha.edge.tunnel import Tunnel
 from msha.steering.ranges import MovedIds
 from msha.steering.snapshot import Snapshot
+from msha.steering.wire import progress_key
 
 
 class CutoverProgress:
-    """Counts for the applied epoch, from zero in each epoch.
+    """Counts since the newest cutover began: its steps follow each other faster than they are reported.
 
     Attributes:
         epoch: the applied one; -1 before the first snapshot.
@@ -34,15 +35,14 @@ class CutoverProgress:
 
     def applied(self, snapshot: Snapshot, sessions: Sessions) -> list[Tunnel]:
         """The sessions that must end under the new snapshot; counts follow it from now on."""
-        if snapshot.epoch != self.epoch:
-            self.epoch = snapshot.epoch
-            self.closed = 0
-            self.reconnected = 0
+        self.epoch = snapshot.epoch
         running = snapshot.cutover
         if running is not None:
             if running.id != self._cutover:
                 self._cutover = running.id
                 self._moved = []
+                self.closed = 0
+                self.reconnected = 0
             self._unit_type = running.unit_type
             if running.moved not in self._moved:
                 self._moved.append(running.moved)
@@ -75,6 +75,7 @@ class CutoverProgress:
     def numbers(self) -> dict[str, int]:
         """As the agent reports them."""
         return {
+            "cutover": progress_key(self._cutover) if self._cutover else 0,
             "epoch": self.epoch,
             "closed": self.closed,
             "remaining": len(self.remaining),

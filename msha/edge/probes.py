@@ -60,6 +60,21 @@ async def run(request: ProbeRequest, listener: tuple[str, int], user_agent: str)
             return _failed(f"This node knows no probe {other!r}.")
 
 
+def countable(params: Mapping[str, Any]) -> tuple[str, list[list[int]] | None]:
+    """Unit type and ranges of a ``count``; None where the ranges are not ascending, disjoint pairs of ids."""
+    ranges = params.get("ranges")
+    last = -1
+    if not isinstance(ranges, list):
+        return "", None
+    for pair in ranges:
+        match pair:
+            case [int(first), int(end)] if last < first <= end:
+                last = end
+            case _:
+                return "", None
+    return str(params.get("unit_type", "")), ranges
+
+
 async def _handshake(
     address: tuple[str, int],
     params: Mapping[str, Any],

@@ -1,7 +1,8 @@
 """Which sessions this worker has, by what they were opened for."""
 
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from msha.edge.frames import close_payload
@@ -116,6 +117,18 @@ class Sessions:
                     else:
                         chosen.extend(found)
         return chosen
+
+    def counts(self, unit_type: str, ranges: Sequence[Sequence[int]]) -> list[int]:
+        """How many sessions have an id in each of the ranges ``[first, last]``, ascending and disjoint."""
+        starts = [first for first, _ in ranges]
+        counts = [0] * len(ranges)
+        for router_id, found in self._by_type.get(unit_type, {}).items():
+            if router_id is None:
+                continue
+            index = bisect_right(starts, router_id) - 1
+            if index >= 0 and router_id <= ranges[index][1]:
+                counts[index] += 1 if isinstance(found, Tunnel) else len(found)
+        return counts
 
     def close(
         self, tunnels: Iterable[Tunnel], why: Callable[[Tunnel], str], code: int = SERVICE_RESTART

@@ -73,6 +73,7 @@ class Worker:
 
     Attributes:
         ended: set when there is nothing left to do and the process may exit.
+        exit_code: what it exits with.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Worker:
         self.steering = Steering(unit, self.sessions.by_server, self.waiting, hold_s=limits.hold_s)
         self.progress = CutoverProgress(unit)
         self.ended = asyncio.Event()
+        self.exit_code = 0
         self._host, self._port = host, port
         self._access_log = access_log
         self.shell.application = self.steering.router
@@ -136,6 +138,9 @@ class Worker:
                 self.drain(float(said["seconds"]))
             case "sync":
                 self.steering.sync_until = float(said["until"])
+            case "count":
+                counts = self.sessions.counts(str(said["unit_type"]), said["ranges"])
+                self._channel.say("count", id=said["id"], counts=counts)
             case "close_all":
                 self._close_all(str(said["reason"]), int(said.get("code", SERVICE_RESTART)))
             case "exit":
@@ -200,6 +205,7 @@ class Worker:
         except OSError as error:
             # The agent cannot mend it either: it sees the exit and says so.
             log.error("cannot_listen", host=self._host, port=self._port, error=str(error))
+            self.exit_code = 1
             self.exit("edge stopped")
             return
         self._channel.say("listening", port=port)
@@ -354,7 +360,7 @@ async def _run(options: argparse.Namespace) -> int:
     gc.freeze()
     await worker.ended.wait()
     worker.stop()
-    return 0
+    return worker.exit_code
 
 
 def _log_to_stderr() -> None:

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
@@ -128,6 +128,7 @@ class Worker:
         self.empty = False
         self.drained_epoch = -1
         self.stats = Stats()
+        self.counted: dict[int, list[int]] = {}
 
     def tell(self, line: bytes) -> None:
         """The line is on its way; a worker that is going away misses it."""
@@ -170,6 +171,7 @@ class Fleet:
         self._burials: set[asyncio.Task[None]] = set()
         self._waiters: set[asyncio.Future[None]] = set()
         self._listened = False
+        self._count_id = 0
 
     # what the workers are
 
@@ -280,6 +282,29 @@ class Fleet:
             for worker in self._workers.values():
                 worker.tell(self._sync_line())
 
+    async def count(
+        self, unit_type: str, ranges: Sequence[Sequence[int]], timeout_s: float
+    ) -> list[int] | None:
+        """How many sessions have an id in each of the ranges; None if a worker did not say in time.
+
+        A worker that exits meanwhile takes its sessions with it.
+        """
+        self._count_id += 1
+        number = self._count_id
+        asked = [worker for worker in self._workers.values() if worker.started]
+        line = _line({"do": "count", "id": number, "unit_type": unit_type, "ranges": list(ranges)})
+        for worker in asked:
+            worker.tell(line)
+
+        def answered() -> bool:
+            return all(number in worker.counted for worker in asked if worker in self._workers.values())
+
+        complete = await self._until(answered, timeout_s)
+        answers = [worker.counted.pop(number) for worker in asked if number in worker.counted]
+        if not complete:
+            return None
+        return [sum(counts) for counts in zip(*answers, strict=True)] if answers else [0] * len(ranges)
+
     async def until_empty(self, timeout_s: float, hurry: asyncio.Event) -> bool:
         """Whether the drain ended within the time and before somebody was in a hurry."""
         return await self._until(lambda: self.empty or hurry.is_set(), timeout_s) and self.empty
@@ -353,6 +378,8 @@ class Fleet:
                 worker.listening, worker.empty = False, True
             case "stats":
                 worker.stats = Stats.read(said)
+            case "count":
+                worker.counted[int(said["id"])] = [int(count) for count in said["counts"]]
             case other:
                 raise ValueError(f"unknown word {other}")
 
@@ -476,13 +503,14 @@ def _line(value: Mapping[str, Any]) -> bytes:
 
 
 def _summed(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """The sum of those progress reports that are about the newest epoch."""
+    """The sum of those progress reports that are about the same cutover as the newest one."""
     known = [part for part in parts if "epoch" in part]
     if not known:
         return {}
-    epoch = max(part["epoch"] for part in known)
+    newest = max(known, key=lambda part: part["epoch"])
+    about = {name: newest[name] for name in ("cutover", "epoch") if name in newest}
     total: Counter[str] = Counter()
     for part in known:
-        if part["epoch"] == epoch:
-            total.update({name: count for name, count in part.items() if name != "epoch"})
-    return {"epoch": epoch, **total}
+        if part.get("cutover") == newest.get("cutover"):
+            total.update({name: count for name, count in part.items() if name not in about})
+    return {**about, **total}

@@ -5,6 +5,7 @@ Console to node: welcome, deliver, confirm, revoked, refused, probe. Source: PRO
 """
 
 import json
+import zlib
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, get_args, get_type_hints
 
@@ -85,6 +86,11 @@ class Drained:
     epoch: int
 
 
+def progress_key(cutover_id: str) -> int:
+    """The number that stands for a cutover in the progress of a status."""
+    return zlib.crc32(cutover_id.encode())
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """What a node has and does; sent every second and after each change.
@@ -92,7 +98,8 @@ class Status:
     Attributes:
         seq: number of this status on the present connection, from 1.
         clock_ms: the node's wall clock, Unix milliseconds; only ever shown, never compared for safety.
-        progress: ``{"epoch", "closed", "remaining", "reconnected"}`` of the running cutover, or empty.
+        progress: ``{"cutover", "epoch", "closed", "remaining", "reconnected"}``, or empty: what the newest
+            cutover has done to this node's sessions since it began; ``cutover`` is its `progress_key`.
     """
 
     TYPE: ClassVar[str] = "status"
@@ -195,7 +202,8 @@ class ProbeRequest:
     """Something to try from where the node stands.
 
     ``echo``: no params. ``handshake``: ``host``, ``target``, ``headers``; against the node's own listener.
-    ``back_source``: ``server`` (IP:PORT), ``host``, ``target``.
+    ``back_source``: ``server`` (IP:PORT), ``host``, ``target``. ``count``: ``unit_type``, ``ranges``
+    (``[[first, last], ...]``); the result has ``counts``, the live sessions in each.
     """
 
     TYPE: ClassVar[str] = "probe"
