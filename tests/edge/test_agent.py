@@ -81,13 +81,9 @@ async def start(tmp_path: Path, console: Console, state: Path) -> AsyncIterator[
 
 async def leave(state: Path) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of ``python -m msha.edge leave``."""
-    command = ["-m", "msha.edge", "leave", "--state-dir", str(state)]
-    agent = RunningAgent(state.parent, *command[2:])
-    process = await agent.start()
-    code = await process.ended(60)
-    assert process._process is not None
-    assert process._process.stdout is not None
-    return code, (await process._process.stdout.read()).decode(), agent.log.read_text()
+    agent = await RunningAgent(state.parent, "leave", "--state-dir", str(state)).start()
+    code = await agent.ended(60)
+    return code, await agent.rest_of_output(), agent.log.read_text()
 
 
 def meta(state: Path) -> dict[str, Any]:

@@ -75,6 +75,12 @@ class RunningAgent:
         except TimeoutError:
             raise AssertionError(f"still runs after {within_s} s:\n{self.log.read_text()}") from None
 
+    async def rest_of_output(self) -> str:
+        """What it wrote to standard output after ``ready``, or in all if that was not read."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        return (await self._process.stdout.read()).decode()
+
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
