@@ -260,13 +260,15 @@ class EdgeWorker:
 
 
 @contextmanager
-def worker_process(*arguments: str, unit: str = "center") -> Iterator[tuple[subprocess.Popen[bytes], Agent]]:
+def worker_process(
+    *arguments: str, unit: str = "center", port: int = 0, fds: Sequence[int] = ()
+) -> Iterator[tuple[subprocess.Popen[bytes], Agent]]:
     """A worker as its agent starts it: a process of its own."""
     ours, theirs = socket.socketpair()
-    command = [sys.executable, "-m", "msha.edge.worker", "--bind", "127.0.0.1:0", "--unit", unit]
+    command = [sys.executable, "-m", "msha.edge.worker", "--bind", f"127.0.0.1:{port}", "--unit", unit]
     process = subprocess.Popen(
         [*command, "--ipc-fd", str(theirs.fileno()), *arguments],
-        pass_fds=(theirs.fileno(),),
+        pass_fds=(theirs.fileno(), *fds),
         stdout=subprocess.PIPE,
         process_group=0,
         env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": os.pathsep.join(sys.path)},
