@@ -36,10 +36,11 @@ class UnitLook:
 
 
 class Looks(dict[str, UnitLook]):
-    """The looks of a namespace's units by code, in their order; a unit that is gone gets a plain one."""
+    """The looks of a namespace's units by code, in their order."""
 
-    def __missing__(self, code: str) -> UnitLook:
-        return UnitLook(code, "", len(self) % UNIT_COLOURS)
+    def at(self, code: str) -> UnitLook:
+        """The unit's look; a plain one if it is gone. (Not ``__missing__``: templates look up there first.)"""
+        return self.get(code) or UnitLook(code, "", len(self) % UNIT_COLOURS)
 
     @classmethod
     def of(cls, namespace: Namespace) -> "Looks":
@@ -126,9 +127,9 @@ def draw(table: RangeTable, looks: Looks, moved: MovedIds | None = None) -> Bar:
             joined.append((id_range.start, id_range.end, id_range.unit))
     return Bar(
         space,
-        tuple(_segment(space, looks[unit], start, end) for start, end, unit in joined),
-        tuple(_segment(space, looks[unit], single, single + 1) for single, unit in table.exact),
-        tuple(_segment(space, looks[move.gaining], move.start, move.end) for move in moved or ()),
+        tuple(_segment(space, looks.at(unit), start, end) for start, end, unit in joined),
+        tuple(_segment(space, looks.at(unit), single, single + 1) for single, unit in table.exact),
+        tuple(_segment(space, looks.at(move.gaining), move.start, move.end) for move in moved or ()),
     )
 
 
@@ -145,7 +146,7 @@ def shares(table: RangeTable, looks: Looks) -> list[Share]:
     codes = [*looks, *(code for code in {**texts, **exact} if code not in looks)]
     return [
         Share(
-            looks[code],
+            looks.at(code),
             tuple(texts.get(code, ())),
             tuple(exact.get(code, ())),
             counts.get(code, 0),

@@ -81,7 +81,7 @@ class TableForm:
             if rows and rows[-1].unit.code == one.unit:
                 rows[-1].text = str(one.end - 1)
             else:
-                rows.append(Row(looks[one.unit], one.start, str(one.end - 1)))
+                rows.append(Row(looks.at(one.unit), one.start, str(one.end - 1)))
         exact = table.exact_ids()
         return cls(
             table.key_space,
@@ -98,7 +98,7 @@ class TableForm:
         rows: list[Row] = []
         first = key_space.min
         for code, text in zip(codes, lasts, strict=False):
-            row = Row(looks[code], first, text)
+            row = Row(looks.at(code), first, text)
             rows.append(row)
             first = (row.last if row.last is not None else first) + 1
         if rows:

@@ -157,8 +157,19 @@ def nodes_shown(status: Mapping[str, Any]) -> list[dict[str, Any]]:
         "bystander": pgettext("role of a node", "bystander"),
     }
     missing = set(status["missing"])
+    drained: set[str] = set()  # said of the FREEZE; it stays true in the steps that follow
+    for event in status["events"]:
+        if event["kind"] == "freeze":
+            drained.clear()
+        elif event["kind"] == "drained":
+            drained.add(event["data"]["node"])
     return [
-        {**node, "role_title": titles.get(node["role"], node["role"]), "waited_for": node["name"] in missing}
+        {
+            **node,
+            "role_title": titles.get(node["role"], node["role"]),
+            "waited_for": node["name"] in missing,
+            "drained": node["name"] in drained,
+        }
         for node in status["nodes"]
     ]
 
@@ -204,8 +215,8 @@ def moves_sentence(moved: MovedIds, key_space: KeySpace, looks: Looks) -> str:
         _("%(range)s from %(losing)s to %(gaining)s")
         % {
             "range": str(move.start) if move.end == move.start + 1 else f"{move.start}~{move.end - 1}",
-            "losing": looks[move.losing].label,
-            "gaining": looks[move.gaining].label,
+            "losing": looks.at(move.losing).label,
+            "gaining": looks.at(move.gaining).label,
         }
         for move in moved
     )

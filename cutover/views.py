@@ -150,10 +150,8 @@ class WizardPage(ConsolePage):
     @property
     def titles(self) -> dict[str, Any]:
         """What stands above the two columns of the rule text."""
-        cutover = self.cutover
-        version = _("version %(version)d") % {"version": cutover.base_version}
-        after = _("after this cutover")
-        return {"before_title": f"{_('Before')} · {version}", "after_title": f"{_('After')} · {after}"}
+        before = _("Before (version %(version)d)") % {"version": self.cutover.base_version}
+        return {"before_title": before, "after_title": _("After this cutover")}
 
 
 class Current(ConsolePage):
@@ -571,8 +569,8 @@ class Running(WizardPage):
                 "status": now,
                 "phases": phases_shown(self.status),
                 "nodes": nodes_shown(self.status),
-                "losing_names": [self.looks[code].label for code in sorted(moved.losing_units)],
-                "gaining_names": [self.looks[code].label for code in sorted(moved.gaining_units)],
+                "losing_names": [self.looks.at(code).label for code in sorted(moved.losing_units)],
+                "gaining_names": [self.looks.at(code).label for code in sorted(moved.gaining_units)],
                 "preview": self.preview,
                 **context,
             },

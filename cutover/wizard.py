@@ -88,15 +88,16 @@ def link_to(cutover: Cutover, place: Place | None = None) -> str:
 def steps(cutover: Cutover | None, here: Place) -> list[Step]:
     """The line of steps; None is a cutover that nobody has drafted yet."""
     shown = places_open(cutover) if cutover is not None else (Place.ADJUST,)
-    at = list(Place).index(place_of(cutover)) if cutover is not None else 0
+    places = list(Place)
+    at = max(places.index(here), places.index(place_of(cutover)) if cutover is not None else 0)
     return [
         Step(
             index + 1,
             place,
             TITLES[place],
             link_to(cutover, place) if cutover is not None and place in shown else "",
-            done=index < at,
+            done=index < at and place in shown,
             here=place is here,
         )
-        for index, place in enumerate(Place)
+        for index, place in enumerate(places)
     ]

@@ -6,7 +6,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 
 urlpatterns: list[URLPattern | URLResolver] = [
-    # The brand and the sign-in lead to the admin's index, which would list tables; the overview is our first page.
+    # Brand and sign-in lead to the admin's index, a list of tables; our first page is the overview.
     path("admin/", RedirectView.as_view(pattern_name="overview"), name="admin-home"),
     path("admin/", admin.site.urls),
     path("login/", RedirectView.as_view(pattern_name="admin:login", query_string=True), name="login"),

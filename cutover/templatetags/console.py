@@ -59,13 +59,19 @@ def ago(moment: datetime | None) -> str:
 @register.filter
 def look(looks: Looks, code: str) -> Any:
     """The look of the unit with this code."""
-    return looks[code]
+    return looks.at(code)
 
 
 @register.filter
 def percent(value: float) -> str:
     """A share with two decimals, none where they would be noise."""
     return f"{value:.2f} %" if value % 1 else f"{value:.0f} %"
+
+
+@register.simple_tag
+def delta(before: int, after: int) -> str:
+    """The change with its sign; a true minus, as wide as a plus."""
+    return f"+{after - before}" if after >= before else f"\u2212{before - after}"
 
 
 @register.filter

@@ -18,7 +18,8 @@ window.msha.Curve = class Curve {
   colour(name) { return getComputedStyle(this.place).getPropertyValue(name).trim(); }
 
   data() {
-    const rows = this.samples;
+    const first = this.samples[0];
+    const rows = first.ms > 0 ? [{ ms: 0, closed: 0, reconnected: 0, remaining: first.remaining + first.closed }, ...this.samples] : this.samples;
     return [
       rows.map((row) => row.ms / 1000), rows.map((row) => row.closed),
       rows.map((row) => row.remaining), rows.map((row) => row.reconnected),
@@ -43,7 +44,7 @@ window.msha.Curve = class Curve {
       width: this.place.clientWidth, height: 240,
       legend: { show: false }, // it stands above, in the page's own words
       cursor: { y: false },
-      scales: { x: { time: false }, y: { range: (_u, _min, max) => [0, Math.max(1, Math.ceil(max * 1.08))] } },
+      scales: { x: { time: false, range: (_u, _min, max) => [0, max * 1.02] }, y: { range: (_u, _min, max) => [0, Math.max(1, Math.ceil(max * 1.08))] } },
       axes: [
         { ...axis, values: (_u, ticks) => ticks.map((t) => `${t} s`) },
         { ...axis, size: 52, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 100000] },

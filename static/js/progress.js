@@ -32,10 +32,14 @@
       const socket = new WebSocket(`${scheme}://${window.location.host}${this.root.dataset.socket}`);
       socket.addEventListener("open", () => { this.wait = 500; this.linked(true); });
       socket.addEventListener("message", (event) => {
+        // something comes every 5 s at least; a line that is silent for longer is dead, whatever TCP thinks
+        clearTimeout(this.silence);
+        this.silence = setTimeout(() => socket.close(), 15000);
         const said = JSON.parse(event.data);
         this.show(said.status || said);
       });
       socket.addEventListener("close", () => {
+        clearTimeout(this.silence);
         if (this.over) return;
         this.linked(false);
         setTimeout(() => this.connect(), this.wait);
@@ -74,6 +78,7 @@
         const text = value === null || value === undefined ? (place.dataset.text === "frozen_ms" ? "–" : "") : String(value);
         if (place.textContent !== text) place.textContent = text;
       }
+      this.showState(status);
       this.toggle("[data-alarm]", status.alarm);
       this.toggle("[data-outcome]", status.outcome);
       this.toggle("[data-when-back]", status.direction === "backward");
@@ -96,6 +101,14 @@
     toggle(selector, shown) {
       const place = this.root.querySelector(selector);
       if (place) place.hidden = !shown;
+    }
+
+    showState(status) {
+      const badge = document.querySelector("[data-state] .badge");
+      if (!badge || badge.textContent === status.phase_title) return;
+      badge.textContent = status.phase_title;
+      const css = { done: "good", aborted: "bad", aborting: "bad" }[status.phase] || "info";
+      badge.className = `badge ${css}`;
     }
 
     // the same line as cutover/shown.py draws
@@ -129,6 +142,12 @@
     }
 
     showNodes(status) {
+      // drained is said of the FREEZE; it stays true in the steps that follow
+      const drained = new Set();
+      for (const event of status.events) {
+        if (event.kind === "freeze") drained.clear();
+        if (event.kind === "drained") drained.add(event.data.node);
+      }
       for (const node of status.nodes || []) {
         const row = [...this.root.querySelectorAll("[data-node]")].find((one) => one.dataset.node === node.name);
         if (!row) continue;
@@ -136,10 +155,11 @@
         const live = row.querySelector("[data-node-live]");
         live.textContent = node.live ? live.dataset.live : live.dataset.lost;
         live.className = `badge ${node.live ? "good" : "bad"}`;
-        for (const what of ["acked", "drained"]) {
+        for (const [what, yes] of [["acked", node.acked], ["drained", drained.has(node.name)]]) {
           const icon = row.querySelector(`[data-node-${what}]`);
-          icon.textContent = node[what] ? "check" : "more_horiz";
-          icon.setAttribute("aria-label", node[what] ? icon.dataset.yes : icon.dataset.no);
+          if (!icon) continue;
+          icon.textContent = yes ? "check" : "more_horiz";
+          icon.setAttribute("aria-label", yes ? icon.dataset.yes : icon.dataset.no);
         }
         row.querySelector("[data-node-closed]").textContent = node.closed;
         row.querySelector("[data-node-reconnected]").textContent = node.reconnected;
