@@ -1,10 +1,11 @@
-"""Clients whose every happening is kept, so that a test can tell afterwards what each of them went through."""
+"""Clients whose every happening is kept, so that a test can tell afterwards what each went through."""
 
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from msha.demo.clients import AddressBook, Client, Event, Happening
 from msha.demo.fleet import Fleet
@@ -46,7 +47,7 @@ class Story:
     def missed(self) -> list[int]:
         """Numbers that are not the successor of the one before."""
         ticks = self.ticks()
-        return [after for before, after in zip(ticks, ticks[1:], strict=False) if after != before + 1]
+        return [after for before, after in pairwise(ticks) if after != before + 1]
 
 
 @dataclass
@@ -58,7 +59,9 @@ class Crowd:
     def __getitem__(self, router_id: int) -> Story:
         return self.stories[router_id]
 
-    async def until(self, true_of: Callable[[Story], bool], ids: Iterable[int], timeout_s: float = 20) -> None:
+    async def until(
+        self, true_of: Callable[[Story], bool], ids: Iterable[int], timeout_s: float = 20
+    ) -> None:
         """It is true of every named client.
 
         Raises:
