@@ -32,7 +32,7 @@ setup: .venv/.dev-stamp
 	@touch $@
 
 demo: .venv/.run-stamp
-	@exec $(BIN)/python -m msha.demo
+	@exec $(BIN)/python -m msha.demo --with-parent
 
 demo-reset: .venv/.run-stamp
 	@$(BIN)/python -m msha.demo --reset

@@ -8,6 +8,7 @@ import click
 
 from msha.demo import plan, supervisor
 from msha.demo.fleet import REPOSITORY
+from msha.demo.processes import end_with_parent
 
 
 @click.command()
@@ -19,11 +20,14 @@ from msha.demo.fleet import REPOSITORY
     default=REPOSITORY / ".demo",
     help="Where the state is kept.",
 )
-def main(reset: bool, clients: int, directory: Path) -> None:
+@click.option("--with-parent", is_flag=True, help="Stop, too, when the process that started this one ends.")
+def main(reset: bool, clients: int, directory: Path, with_parent: bool) -> None:
     """Run everything on this machine until Ctrl-C. A rerun goes on with the same state."""
     directory = directory.resolve()
     if reset:
         sys.exit(supervisor.reset(directory))
+    if with_parent:
+        end_with_parent()
     redis_url = os.environ.get("REDIS_URL", "").strip() or None
     sys.exit(supervisor.run(plan.demo(directory, redis_url=redis_url, clients=clients)))
 

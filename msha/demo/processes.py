@@ -51,6 +51,12 @@ class NotReadyInTime(Transient):
         return f"{late}. The end of {self.log}:\n{self.last_lines}"
 
 
+def end_with_parent(signum: int = signal.SIGTERM) -> None:
+    """This process will get the signal when the one that started it ends, however that ends."""
+    if _prctl is not None:
+        _prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
+
+
 class Child:
     """One program, run any number of times, at most once at a time.
 
@@ -89,9 +95,8 @@ class Child:
             raise AssertionError(f"{self.name} runs already")
         parent = os.getpid()
 
-        def die_with_parent() -> None:
-            if _prctl is not None:
-                _prctl(_PR_SET_PDEATHSIG, self.death_signal, 0, 0, 0)
+        def after_fork() -> None:
+            end_with_parent(self.death_signal)
             if os.getppid() != parent:  # it went between fork and prctl
                 os._exit(1)
 
@@ -108,7 +113,7 @@ class Child:
                 user=self.user,
                 group=self.user,
                 extra_groups=[] if self.user is not None else None,
-                preexec_fn=die_with_parent,  # noqa: PLW1509  calls into libc only, from the main thread
+                preexec_fn=after_fork,  # noqa: PLW1509  calls into libc only, from the main thread
             )
         self.started_at = time.monotonic()
         return self
@@ -195,7 +200,7 @@ class Child:
         self._process.wait(10)
 
 
-def stop(children: Sequence[Child], grace_s: float = 5.0) -> None:
+def stop(children: Sequence[Child], grace_s: float = 3.0) -> None:
     """None of these runs: asked together with SIGTERM, forced after `grace_s`."""
     for child in children:
         child.send_signal(signal.SIGTERM)
