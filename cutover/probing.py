@@ -29,13 +29,14 @@ Answer = dict[str, Any]
 """What the node said: ``ok``, ``ms`` and what the kind adds; and ``round_trip_ms`` on the console's clock."""
 
 
-def ask(questions: Sequence[Question], deadline_s: float = DEADLINE_S) -> list[Answer | None]:
+def ask(questions: Sequence[Question], deadline_s: float | None = None) -> list[Answer | None]:
     """The answers in the order of the questions; None where none came in time.
 
-    Blocks for at most `deadline_s`; must run outside a transaction, because others answer.
+    Blocks for at most `deadline_s` (`DEADLINE_S`); must run outside a transaction, because others answer.
     """
     if not questions:
         return []
+    deadline = time.monotonic() + (DEADLINE_S if deadline_s is None else deadline_s)
     probes = Probe.objects.bulk_create(
         [Probe(node=question.node, kind=question.kind, params=question.params) for question in questions]
     )
@@ -43,7 +44,6 @@ def ask(questions: Sequence[Question], deadline_s: float = DEADLINE_S) -> list[A
         nudge_namespace(namespace_id)
     waiting = {probe.pk for probe in probes}
     answers: dict[int, Answer] = {}
-    deadline = time.monotonic() + deadline_s
     while waiting and time.monotonic() < deadline:
         time.sleep(POLL_S)
         for probe in Probe.objects.filter(pk__in=waiting, state=Probe.State.DONE):

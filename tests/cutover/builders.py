@@ -18,6 +18,7 @@ from units import enrolment, publishing, reports
 from units.models import EdgeNode, Namespace, Snapshot, UnitType
 from units.publishing import Change
 
+OLD_RANGES = {"center": ["0~5997"], "unbj": ["5998~9999"]}
 NEW_RANGES = {"center": ["0~6380"], "unbj": ["6381~9999"]}
 MOVED_COUNT = 383
 
@@ -81,6 +82,12 @@ class Speaker:
         """It leaves for good."""
         enrolment.left(self.pk, self.row.enrolment)
 
+    def greet(self) -> None:
+        """It has dialled again, and says what it has."""
+        self.connection = f"{self.connection}+"
+        enrolment.greet(self.pk, a_hello(instance=self.row.instance), self.connection)
+        self.status()
+
     def rejoin(self) -> None:
         """It is enrolled anew and handed the newest version."""
         enrolment.greet(self.pk, a_hello(instance=self.row.instance), "c2")
@@ -128,7 +135,7 @@ class Scene:
 
 
 def make_scene(*, per_unit: int = 1, codes: tuple[str, ...] = ("center", "unbj")) -> Scene:
-    """A namespace with `per_unit` live, enrolled, current nodes in each unit."""
+    """A namespace with `per_unit` live, enrolled, current nodes in each unit; center and unbj own the ids."""
     namespace = make_namespace()
     rule = a_rule()
     UnitType.objects.create(
@@ -172,10 +179,13 @@ def make_checked(scene: Scene, ranges: dict[str, list[str]] | None = None) -> Cu
     return cutover
 
 
-def make_started(scene: Scene, ranges: dict[str, list[str]] | None = None) -> Cutover:
-    """A cutover that has published PREPARE."""
+def make_started(
+    scene: Scene, ranges: dict[str, list[str]] | None = None, *, advance: bool = True
+) -> Cutover:
+    """A cutover that has published PREPARE, or is about to."""
     cutover = services.start(make_checked(scene, ranges), "op", scene.namespace.name)
-    services.advance(cutover.pk)
+    if advance:
+        services.advance(cutover.pk)
     cutover.refresh_from_db()
     return cutover
 

@@ -1,12 +1,14 @@
-"""What every test of the cutover needs."""
+"""What every test of the cutover needs; every publish in any of them is judged by the oracle."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from cutover import driving, jobs
+from cutover import jobs, previews, probing
 from tests.cutover.builders import Scene, make_scene
-from units.signals import node_reported
+from tests.cutover.oracle import check_publish
+from units import publishing
 
 
 @pytest.fixture(autouse=True)
@@ -17,12 +19,22 @@ def handed_over(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
     return work
 
 
-@pytest.fixture
-def deaf() -> Iterator[None]:
-    """Nodes' words drive nothing: the test itself advances."""
-    node_reported.disconnect(dispatch_uid="cutover.driving.heard")
-    yield
-    node_reported.connect(driving.heard, dispatch_uid="cutover.driving.heard")
+@pytest.fixture(autouse=True)
+def _nodes_do_not_answer_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody answers probes, that need not be waited for."""
+    monkeypatch.setattr(previews, "COUNT_DEADLINE_S", 0.01)
+    monkeypatch.setattr(probing, "DEADLINE_S", 0.01)
+
+
+@pytest.fixture(autouse=True)
+def _judged_by_the_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    append = publishing.append
+
+    def judged(namespace: Any, before: Any, change: Any, **options: Any) -> Any:
+        check_publish(namespace, before, change.rule)
+        return append(namespace, before, change, **options)
+
+    monkeypatch.setattr(publishing, "append", judged)
 
 
 @pytest.fixture
