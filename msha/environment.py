@@ -1,5 +1,6 @@
 """Readers of the environment: each returns a checked value, or refuses and names the variable."""
 
+import ipaddress
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,27 @@ def words(name: str, default: list[str]) -> list[str]:
     """The variable's comma-separated items, without blanks."""
     value = os.environ.get(name, "").strip()
     return [item.strip() for item in value.split(",") if item.strip()] if value else list(default)
+
+
+def resolvers(name: str) -> list[tuple[str, int]]:
+    """The DNS servers of a comma-separated list of ``ADDRESS`` and ``ADDRESS:PORT``, IPv6 in brackets."""
+    return [_resolver(name, text) for text in words(name, [])]
+
+
+def _resolver(name: str, text: str) -> tuple[str, int]:
+    address, port = text, "53"
+    if not text.endswith("]") and (text.startswith("[") or text.count(":") == 1):
+        address, _, port = text.rpartition(":")
+    bare = address[1:-1] if address.startswith("[") and address.endswith("]") else address
+    try:
+        ipaddress.ip_address(bare)
+    except ValueError:
+        port = ""
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ImproperlyConfigured(
+            f"{name} holds {text!r}. Use ADDRESS or ADDRESS:PORT, separated by commas."
+        )
+    return bare, int(port)
 
 
 def choice(name: str, default: str, allowed: tuple[str, ...]) -> str:

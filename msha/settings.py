@@ -36,6 +36,8 @@ DATABASES: dict[str, dict[str, Any]] = {
 _REDIS = environment.redis("REDIS_URL", required=not _RELAXED)
 SLB_INVENTORY = environment.text("MSHA_SLB_INVENTORY", "")
 """A YAML file that lists the load balancers of each unit: ``- {unit, id, name, address}``."""
+DNS_SERVERS = environment.resolvers("MSHA_DNS_SERVERS")
+"""Resolvers asked about managed domains, as ``ADDRESS`` or ``ADDRESS:PORT``; empty means this machine's."""
 CONSOLE_URL = environment.text("MSHA_CONSOLE_URL", "")
 """The address edges dial, as ``https://console.example``; "" means the one the operator's browser used."""
 LOG_LEVEL = environment.choice("MSHA_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
