@@ -40,7 +40,9 @@ def due(node_id: int, connection_id: str, sent: int) -> Due:
     if not node.enrolled:
         return Due(outside=True, probes=asked)
     newest = node.namespace.version
-    if node.namespace.publishing_stopped or newest <= max(sent, node.applied_version):
+    # What it acked once it may have lost since: a torn file, an emptied directory.
+    has = min(node.applied_version, node.reported_version)
+    if node.namespace.publishing_stopped or newest <= max(sent, has):
         return Due(probes=asked)
     snapshot = Snapshot.objects.get(namespace_id=node.namespace_id, version=newest)
     return Due(delivery=Delivery(node.enrolment, newest, snapshot.digest, snapshot.body), probes=asked)

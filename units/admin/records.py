@@ -1,0 +1,86 @@
+"""What was published, what was done, what was wrong: to be looked at, never edited."""
+
+import json
+from typing import Any
+
+from django.contrib import admin
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+from unfold.decorators import display
+
+from msha.steering.diff import document_text
+from units.admin.base import ReadOnlyAdmin
+from units.models import Alarm, AuditEvent, Snapshot
+
+
+def _text(value: str) -> SafeString:
+    return format_html('<pre class="whole-text">{}</pre>', value)
+
+
+@admin.register(Snapshot)
+class SnapshotAdmin(ReadOnlyAdmin):
+    list_display = ("number", "kind_label", "epoch", "short_digest", "author", "comment", "created")
+    list_filter = ("kind",)
+    search_fields = ("comment", "author", "digest")
+    ordering = ("-version",)
+    fields = (("version", "kind", "epoch"), "digest", ("author", "created"), "comment", "document")
+    readonly_fields = ("version", "kind", "epoch", "digest", "author", "created", "comment", "document")
+    empty_hint = _("Nothing has been put into effect yet; the first version appears here then.")
+
+    @display(description=_("version"), ordering="version")
+    def number(self, row: Snapshot) -> str:
+        return f"v{row.version}"
+
+    @display(description=_("kind"), label={"config": "info", "rule": "warning"}, ordering="kind")
+    def kind_label(self, row: Snapshot) -> tuple[str, str]:
+        return row.kind, row.get_kind_display()
+
+    @display(description=_("digest"))
+    def short_digest(self, row: Snapshot) -> str:
+        return row.digest[:12]
+
+    @display(description=_("document"))
+    def document(self, row: Snapshot) -> SafeString:
+        return _text(document_text(json.loads(row.body)))
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(ReadOnlyAdmin):
+    list_display = ("at", "actor_name", "action", "target", "reason")
+    list_filter = ("action", "actor")
+    search_fields = ("actor", "action", "target", "reason")
+    date_hierarchy = "at"
+    fields = (("at", "actor_name"), ("action", "target"), "reason", "was", "is_now")
+    readonly_fields = ("at", "actor_name", "action", "target", "reason", "was", "is_now")
+    namespace_path = ""
+    empty_hint = _("Every change, publish, skip and cutover step is recorded here.")
+
+    @display(description=_("who"), ordering="actor")
+    def actor_name(self, row: AuditEvent) -> str:  # `actor` is the admin's own method
+        return row.actor
+
+    @display(description=_("before"))
+    def was(self, row: AuditEvent) -> SafeString:
+        return _json(row.before)
+
+    @display(description=_("after"))
+    def is_now(self, row: AuditEvent) -> SafeString:
+        return _json(row.after)
+
+
+@admin.register(Alarm)
+class AlarmAdmin(ReadOnlyAdmin):
+    list_display = ("raised_at", "state", "kind", "subject", "sentence", "cleared_at")
+    list_filter = ("kind",)
+    search_fields = ("subject", "sentence")
+    empty_hint = _("No alarm was ever raised here.")
+
+    @display(description=_("state"), label={"raised": "danger", "cleared": "success"})
+    def state(self, row: Alarm) -> tuple[str, str]:
+        return ("cleared", gettext("cleared")) if row.cleared_at else ("raised", gettext("raised"))
+
+
+def _json(value: Any) -> SafeString:
+    return _text("–" if value is None else json.dumps(value, ensure_ascii=False, indent=2))
