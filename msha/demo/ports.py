@@ -1,6 +1,7 @@
 """Which TCP ports are free on this machine."""
 
 import errno
+import random
 import socket
 from collections.abc import Mapping
 
@@ -37,12 +38,19 @@ def _is_free(host: str, port: int) -> bool:
 
 
 def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
-    """`count` different ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind((host, 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """`count` different ports that nobody listens on now, each given out once by this process.
+
+    They lie below the range from which the kernel takes the ports of outgoing connections: one of those could
+    otherwise come in between, long before the server that a port is meant for has started.
+    """
+    found: list[int] = []
+    while len(found) < count:
+        port = random.randrange(*_SERVER_PORTS)
+        if port not in _given_out and _is_free(host, port):
+            _given_out.add(port)
+            found.append(port)
+    return found
+
+
+_SERVER_PORTS = (12_000, 32_000)
+_given_out: set[int] = set()

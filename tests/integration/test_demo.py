@@ -63,6 +63,7 @@ def start_demo(tmp_path: Path, repository: Path) -> Iterator[Callable[[], Demo]]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # two starts
 def test_a_demo_leaves_no_orphan_when_killed_and_a_rerun_keeps_its_state(
     start_demo: Callable[[], Demo],
 ) -> None:
