@@ -38,6 +38,17 @@ class ConsoleAdmin(ModelAdmin):
             rows = rows.filter(**{self.namespace_path: current_namespace(request)})
         return rows
 
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if "namespace" in request.GET:  # as in deep links; the list itself would take it for a look-up
+            current_namespace(request)
+            query = request.GET.copy()
+            del query["namespace"]
+            return HttpResponseRedirect(f"{request.path}?{query.urlencode()}" if query else request.path)
+        response: HttpResponse = super().changelist_view(request, extra_context)
+        return response
+
     def changeform_view(
         self,
         request: HttpRequest,
