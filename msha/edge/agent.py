@@ -442,7 +442,7 @@ class Agent(EdgeProcess):
 
     @property
     def _listening(self) -> bool:
-        return self.fleet is not None and self.fleet.posture is Posture.LISTENING and self.fleet.listening
+        return self.fleet is not None and self.fleet.listening
 
     @property
     def _parked(self) -> bool:

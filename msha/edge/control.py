@@ -53,6 +53,9 @@ STABLE_AFTER_S = 5.0
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 2.0
 
+#: The same reason is logged again only after so long.
+COMPLAIN_EVERY_S = 60.0
+
 #: Messages that may wait for the socket; more than a connection that works ever has.
 OUTBOX_LIMIT = 256
 
@@ -363,6 +366,8 @@ class ControlClient:
         self._clock = clock
         self.connection: Connection | None = None
         self._finished = asyncio.Event()
+        self._complaint = ""
+        self._complained_at = 0.0
 
     def send(self, message: FromNode) -> None:
         """The message is on its way, or there is no conversation to say it in."""
@@ -413,7 +418,10 @@ class ControlClient:
 
     def _lost(self, error: Unreachable | InvalidControl) -> None:
         if not self._finished.is_set():
-            log.warning("console_unreachable", reason=str(error))
+            now = self._clock()
+            if str(error) != self._complaint or now - self._complained_at > COMPLAIN_EVERY_S:
+                self._complaint, self._complained_at = str(error), now
+                log.warning("console_unreachable", reason=str(error))
             self._node.unreachable(str(error), answered=isinstance(error, Unreachable) and error.answered)
 
     async def _talk(self) -> None:

@@ -187,8 +187,11 @@ class Fleet:
 
     @property
     def listening(self) -> bool:
-        """Whether every worker listens."""
-        return self._complete and all(worker.listening for worker in self._workers.values())
+        """Whether every worker listens, and should."""
+        every = len(self._workers) == self._count
+        return (
+            self._posture is Posture.LISTENING and every and all(w.listening for w in self._workers.values())
+        )
 
     @property
     def parked(self) -> bool:

@@ -86,6 +86,13 @@ async def leave(state: Path) -> tuple[int, str, str]:
     return code, await agent.rest_of_output(), agent.log.read_text()
 
 
+async def waits(agent: RunningAgent) -> None:
+    """The console was not reached, and a second later the agent still does not listen."""
+    await eventually(lambda: agent.events("console_unreachable"))
+    await asyncio.sleep(1)
+    assert agent.events("listening") == []
+
+
 def meta(state: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((state / "snapshot.meta").read_text())
     return loaded
@@ -347,10 +354,8 @@ async def test_a_torn_file_is_never_applied(console: Console, start: Start, stat
     (state / "snapshot.json").write_bytes(body[: len(body) // 2])
     await console.close()
     agent = await start()
-    await eventually(lambda: agent.events("console_unreachable"))
     await eventually(lambda: agent.events("snapshot_file_torn"))
-    await asyncio.sleep(0.5)
-    assert agent.events("listening") == []
+    await waits(agent)
     await console.open()
     assert (await console.expect(Hello)).version == 0
     await agent.ready()
@@ -360,10 +365,18 @@ async def test_a_torn_file_is_never_applied(console: Console, start: Start, stat
 async def test_a_node_without_a_snapshot_waits_for_the_console(console: Console, start: Start) -> None:
     await console.close()
     agent = await start()
-    await eventually(lambda: len(agent.events("console_unreachable")) > 2)
+    await waits(agent)
     console.newest = snapshot(1)
     await console.open()
     await agent.ready()
+
+
+async def test_a_node_that_never_listened_never_says_ready(console: Console, start: Start) -> None:
+    agent = await start()
+    await console.expect(Status, lambda it: it.workers == 1)
+    agent.signal(signal.SIGTERM)
+    assert await agent.ended() == 0
+    assert await agent.rest_of_output() == ""
 
 
 async def test_a_directory_of_another_unit_is_refused(console: Console, start: Start) -> None:
@@ -427,8 +440,7 @@ async def test_a_revoked_node_closes_its_sessions_stops_and_never_starts_from_it
     assert json.loads((state / "tombstone").read_text())["reason"] == "revoked"
     await console.close()
     agent = await start()
-    await eventually(lambda: len(agent.events("console_unreachable")) > 2)
-    assert agent.events("listening") == []
+    await waits(agent)
 
 
 # -- cutover -----------------------------------------------------------------------------------------------
@@ -649,8 +661,7 @@ async def test_a_node_that_has_left_starts_only_by_being_enrolled_anew(
     await console.close()
 
     agent = await start()
-    await eventually(lambda: len(agent.events("console_unreachable")) > 2)
-    assert agent.events("listening") == []
+    await waits(agent)
 
     console.enrolment = 1  # a console that missed `left`, and would go on under the old enrolment
     console.delivers = False
