@@ -95,6 +95,20 @@ def test_a_node_with_an_older_version_is_handed_the_newest_on_its_next_status(
         assert client.expect(wire.Deliver).version == 2
 
 
+def test_a_node_that_has_lost_what_it_acked_is_handed_it_again(console_url: str, unit: Unit) -> None:
+    _, token = make_node(unit)
+    with NodeClient(console_url, token.text) as client:
+        client.hello(instance="same")
+        client.status()
+        first = client.expect(wire.Deliver)
+        client.ack(first)
+        client.status(1, 1, first.digest)
+    with NodeClient(console_url, token.text) as client:
+        client.hello(instance="same", enrolment=1)  # its file is torn
+        client.status(1)
+        assert client.expect(wire.Deliver) == first
+
+
 def test_what_a_node_has_is_not_sent_again_after_a_reconnect(console_url: str, unit: Unit) -> None:
     _, token = make_node(unit)
     with NodeClient(console_url, token.text) as client:
