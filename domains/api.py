@@ -78,6 +78,7 @@ class RuleOut(Schema):
 class ChangesOut(Schema):
     namespace: str
     version: int
+    seen: str
     pending: bool
     sentences: list[str]
     lines: list[str]
@@ -88,6 +89,7 @@ class ChangesOut(Schema):
 class EffectIn(Schema):
     comment: str = ""
     expected_version: int | None = Field(None, description="Refuse if another version is in effect by now.")
+    seen: str | None = Field(None, description="From the changes; refuse if others would come into effect.")
 
 
 class DecisionOut(Schema):
@@ -163,6 +165,7 @@ def changes(request: HttpRequest, namespace: str) -> dict[str, Any]:
     return {
         "namespace": row.name,
         "version": unpublished.version,
+        "seen": unpublished.seen,
         "pending": not unpublished.nothing,
         "sentences": unpublished.sentences(),
         "lines": [f"{sign[line.change]}{line.text}" for line in unpublished.lines()],
@@ -182,7 +185,7 @@ def changes(request: HttpRequest, namespace: str) -> dict[str, Any]:
 def put_into_effect(request: HttpRequest, namespace: str, body: EffectIn) -> dict[str, Any]:
     row = namespace_for(request, namespace, *view(), "units.publish")
     outcome = services.put_into_effect(
-        row, request.user, body.comment, expected_version=body.expected_version
+        row, request.user, body.comment, expected_version=body.expected_version, seen=body.seen
     )
     return _outcome(row, outcome)
 

@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
-from units.errors import Refused
+from django.utils.translation import gettext
 
-__all__ = ["Misplaced", "Refused"]
+from units.errors import Refused, VersionConflict
+
+__all__ = ["Misplaced", "Refused", "SavedMeanwhile"]
 
 
 @dataclass
@@ -22,3 +24,15 @@ class Misplaced(Refused):
     def __str__(self) -> str:
         sentence = f"{self.place}: {self.sentence}" if self.place else self.sentence
         return f"line {self.line}: {sentence}" if self.line else sentence
+
+
+class SavedMeanwhile(VersionConflict):
+    """Somebody saved something between what was looked at and the act on it."""
+
+    def __init__(self, namespace: str) -> None:
+        super().__init__(namespace, 0, 0)
+
+    def __str__(self) -> str:
+        return gettext(
+            "Something was saved in namespace %(namespace)s since you looked. Compare again and decide anew."
+        ) % {"namespace": self.namespace}

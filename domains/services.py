@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from django.db import transaction
 from django.utils.translation import gettext
 
-from domains.errors import Refused
+from domains.errors import Refused, SavedMeanwhile
 from domains.hosts import refuse_taken_hosts
 from domains.unpublished import (
     RuleDifference,
@@ -107,12 +107,18 @@ class Outcome:
 
 
 def put_into_effect(
-    namespace: Namespace, actor: object, comment: str = "", *, expected_version: int | None = None
+    namespace: Namespace,
+    actor: object,
+    comment: str = "",
+    *,
+    expected_version: int | None = None,
+    seen: str | None = None,
 ) -> Outcome:
     """What is saved is published, but for changes of ownership, which are left as drafts of cutovers.
 
     Args:
         expected_version: the version in effect that the caller looked at; refuse if it is another one now.
+        seen: of the changes that the caller looked at; refuse if other ones would come into effect.
 
     Raises:
         Refused, InvalidSnapshot, InUse, VersionConflict, PublishingStopped: nothing has changed; the
@@ -123,6 +129,8 @@ def put_into_effect(
         if expected_version is not None and locked.version != expected_version:
             raise VersionConflict(locked.name, expected_version, locked.version)
         changes = unpublished_changes(locked)
+        if seen is not None and seen != changes.seen:
+            raise SavedMeanwhile(locked.name)
         if changes.obstacles:
             raise Refused(" ".join(changes.obstacles))
         refuse_taken_hosts(locked)

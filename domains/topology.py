@@ -11,7 +11,7 @@ from django.utils.translation import gettext
 
 from domains import services
 from domains.editing import refuse_removals, store_domain
-from domains.errors import Misplaced
+from domains.errors import Misplaced, SavedMeanwhile
 from domains.hosts import refuse_taken_hosts
 from domains.models import Domain
 from domains.saved import topology_of
@@ -19,7 +19,6 @@ from msha.steering import topology_file
 from msha.steering.snapshot import canonical, digest_of
 from msha.steering.topology import Act, Cluster, Difference, Topology, UnitType, differences, document_of
 from units import audit, models, publishing
-from units.errors import VersionConflict
 from units.models import Namespace
 
 Document = dict[str, Any]
@@ -112,14 +111,14 @@ def apply(
         effect: also put it into effect, in the same transaction.
 
     Raises:
-        VersionConflict: something was saved since the plan was made.
+        SavedMeanwhile: something was saved since the plan was made.
         Refused, InUse, InvalidSnapshot: nothing has changed; the sentence says why.
     """
     with transaction.atomic():
         namespace = _locked(wanted)
         saved = topology_of(namespace) if namespace is not None else None
         if base is not None and base != _base(saved):
-            raise SavedMeanwhile(wanted.namespace, 0, 0)
+            raise SavedMeanwhile(wanted.namespace)
         changes = differences(saved, wanted)
         for change in changes:
             if allow is not None:
@@ -128,15 +127,6 @@ def apply(
         outcome = services.put_into_effect(row, actor, comment) if effect else None
     sentences = outcome.sentences if outcome is not None else []
     return Applied(changes, outcome, sentences)
-
-
-class SavedMeanwhile(VersionConflict):
-    """Somebody saved something between the plan and its execution."""
-
-    def __str__(self) -> str:
-        return gettext(
-            "Something was saved in namespace %(namespace)s since you looked. Compare again and decide anew."
-        ) % {"namespace": self.namespace}
 
 
 def _base(saved: Topology | None) -> str:

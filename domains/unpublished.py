@@ -98,6 +98,13 @@ class Unpublished:
     def config_changed(self) -> bool:
         return self.config_in_effect is None or not _same(self.config_in_effect, self.config_saved)
 
+    @cached_property
+    def seen(self) -> str:
+        """Stands for all of this: whoever publishes can say what he has looked at."""
+        rules = [] if self.first else [[rule.name, rule.saved] for rule in self.rules]
+        looked_at = [self.version, self.config_saved, rules or self.rule_saved]
+        return steering.digest_of(steering.canonical(looked_at))[:16]
+
     @property
     def nothing(self) -> bool:
         return not (self.config_changed or self.rules or self.obstacles)

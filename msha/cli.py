@@ -126,7 +126,7 @@ def put_into_effect(call: Call, yes: bool, comment: str) -> None:
         say(sentence)
     if changes["pending"]:
         confirm(f"Put this into effect in namespace {call.namespace}?", yes)
-    body = {"comment": comment, "expected_version": changes["version"]}
+    body = {"comment": comment, "seen": changes["seen"]}
     outcome = call.console.post(call.path("put-into-effect"), body)
     call.show(outcome, "\n".join(outcome["sentences"]))
 

@@ -206,6 +206,16 @@ def test_a_publish_against_an_older_version_is_refused_also_when_the_config_is_i
         services.put_into_effect(published, "olga", expected_version=7)
 
 
+def test_changes_that_nobody_looked_at_are_not_published(published: Namespace) -> None:
+    Unit.objects.filter(code="unbj").update(name="Beijing")
+    seen = services.unpublished_changes(published).seen
+    Unit.objects.filter(code="unbj").update(name="Peking")
+    with pytest.raises(VersionConflict, match="Something was saved in namespace demo since you looked"):
+        services.put_into_effect(published, "olga", seen=seen)
+    seen = services.unpublished_changes(published).seen
+    assert services.put_into_effect(published, "olga", seen=seen).snapshot is not None
+
+
 def test_unpublished_changes_are_shown_as_lines_of_yaml(published: Namespace) -> None:
     Domain.objects.get().uris.get().back_sources.filter(unit__code="unbj").update(servers="127.0.0.1:9202")
     changes = services.unpublished_changes(published)
