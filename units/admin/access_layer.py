@@ -13,7 +13,7 @@ from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from unfold.decorators import action, display
-from unfold.widgets import UnfoldAdminSelectMultipleWidget
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from msha.steering.errors import MshaError
 from units import clusters, enrolment, slbs
@@ -29,7 +29,7 @@ _LABELS = {"good": "success", "warn": "warning", "bad": "danger", "info": "info"
 class _Members(forms.ModelMultipleChoiceField):
     """Rows to choose from, each with its unit."""
 
-    widget = UnfoldAdminSelectMultipleWidget
+    widget = UnfoldAdminCheckboxSelectMultipleWidget
 
     def label_from_instance(self, obj: Any) -> str:
         return f"{obj.name} ({obj.unit.code})"
@@ -38,7 +38,7 @@ class _Members(forms.ModelMultipleChoiceField):
 class ClusterForm(InNamespaceForm):
     nodes = _Members(
         EdgeNode.objects.none(),
-        label=_("edge nodes"),
+        label=_("Edge nodes"),
         required=False,
         help_text=_("Registered nodes of the unit that are in no other cluster."),
     )
@@ -105,7 +105,7 @@ class ClusterAdmin(InNamespaceAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Cluster | None = None) -> Any:
         return (
-            (None, {"fields": (("name", "unit", "protocol"),)}),
+            (None, {"fields": ("name", "unit", "protocol")}),
             (_("Members"), {"fields": ("nodes", "slbs")}),
         )
 

@@ -1,5 +1,6 @@
 """What the lists and forms of this app have in common."""
 
+from datetime import UTC, datetime
 from typing import Any, ClassVar
 
 from django import forms
@@ -8,6 +9,8 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from unfold.admin import ModelAdmin
 
@@ -16,16 +19,27 @@ from units.current import choose, current_namespace
 from units.models import Namespace
 
 
+def moment(at: datetime | None) -> SafeString | str:
+    """The moment in UTC, marked so that the browser shows the operator's zone beside it."""
+    if at is None:
+        return "–"
+    utc = at.astimezone(UTC)
+    return format_html(
+        '<time datetime="{}" data-when="full">{} UTC</time>',
+        utc.isoformat(timespec="milliseconds"),
+        utc.strftime("%Y-%m-%d %H:%M:%S"),
+    )
+
+
 class ConsoleAdmin(ModelAdmin):
     """Lists show the current namespace; a refusal of a service is a sentence, never a server error.
 
     Attributes:
-        empty_hint: what to do next, shown where a list has no row.
+        empty_hint: what to do next, shown where a list has no row (unfold/helpers/empty_results.html).
         namespace_path: the look-up of the namespace, or "" for rows of all namespaces.
     """
 
     actions = None
-    list_before_template = "units/_list_hint.html"
     warn_unsaved_form = True
     empty_hint: ClassVar[Any] = ""
     namespace_path: ClassVar[str] = "namespace"

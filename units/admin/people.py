@@ -14,6 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin
@@ -21,7 +22,7 @@ from unfold.decorators import action, display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from units import audit
-from units.admin.base import ConsoleAdmin
+from units.admin.base import ConsoleAdmin, moment
 from units.models import ApiToken
 from units.tokens import API_PREFIX, Token, make_token
 
@@ -64,8 +65,7 @@ class ApiTokenAdmin(ConsoleAdmin):
 
     form = ApiTokenForm
     namespace_path = ""
-    list_display = ("name", "state", "created", "last_used_at")
-    readonly_fields = ("created", "last_used_at", "revoked_at")
+    list_display = ("name", "state", "made", "used")
     actions_detail = ("revoke",)
     empty_hint = _("A token lets mshactl and other programs act as you. Its text is shown once.")
 
@@ -74,14 +74,22 @@ class ApiTokenAdmin(ConsoleAdmin):
         return rows
 
     def get_fields(self, request: HttpRequest, obj: ApiToken | None = None) -> tuple[str, ...]:
-        return ("name",) if obj is None else ("name", "created", "last_used_at", "revoked_at")
+        return ("name",) if obj is None else ("name", "state", "made", "used")
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiToken | None = None) -> tuple[str, ...]:
-        return () if obj is None else ("name", "created", "last_used_at", "revoked_at")
+        return () if obj is None else ("name", "state", "made", "used")
 
     @display(description=_("state"), label={"valid": "success", "revoked": "danger"})
     def state(self, row: ApiToken) -> tuple[str, str]:
         return ("revoked", gettext("revoked")) if row.revoked_at else ("valid", gettext("valid"))
+
+    @display(description=_("created"), ordering="created")
+    def made(self, row: ApiToken) -> SafeString | str:
+        return moment(row.created)
+
+    @display(description=_("last used"), ordering="last_used_at")
+    def used(self, row: ApiToken) -> SafeString | str:
+        return moment(row.last_used_at)
 
     def save_model(self, request: HttpRequest, obj: ApiToken, form: Any, change: bool) -> None:
         if change:

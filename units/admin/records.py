@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 from unfold.decorators import display
 
 from msha.steering.diff import document_text
-from units.admin.base import ReadOnlyAdmin
+from units.admin.base import ReadOnlyAdmin, moment
 from units.models import Alarm, AuditEvent, Snapshot
 
 
@@ -21,12 +21,12 @@ def _text(value: str) -> SafeString:
 
 @admin.register(Snapshot)
 class SnapshotAdmin(ReadOnlyAdmin):
-    list_display = ("number", "kind_label", "epoch", "short_digest", "author", "comment", "created")
+    list_display = ("number", "kind_label", "epoch", "short_digest", "author", "comment", "published_at")
     list_filter = ("kind",)
     search_fields = ("comment", "author", "digest")
     ordering = ("-version",)
-    fields = (("version", "kind", "epoch"), "digest", ("author", "created"), "comment", "document")
-    readonly_fields = ("version", "kind", "epoch", "digest", "author", "created", "comment", "document")
+    fields = (("version", "kind", "epoch"), "digest", ("author", "published_at"), "comment", "document")
+    readonly_fields = ("version", "kind", "epoch", "digest", "author", "published_at", "comment", "document")
     empty_hint = _("Nothing has been put into effect yet; the first version appears here then.")
 
     @display(description=_("version"), ordering="version")
@@ -41,6 +41,10 @@ class SnapshotAdmin(ReadOnlyAdmin):
     def short_digest(self, row: Snapshot) -> str:
         return row.digest[:12]
 
+    @display(description=_("published"), ordering="created")
+    def published_at(self, row: Snapshot) -> SafeString | str:
+        return moment(row.created)
+
     @display(description=_("document"))
     def document(self, row: Snapshot) -> SafeString:
         return _text(document_text(json.loads(row.body)))
@@ -48,14 +52,18 @@ class SnapshotAdmin(ReadOnlyAdmin):
 
 @admin.register(AuditEvent)
 class AuditEventAdmin(ReadOnlyAdmin):
-    list_display = ("at", "actor_name", "action", "target", "reason")
+    list_display = ("recorded_at", "actor_name", "action", "target", "reason")
     list_filter = ("action", "actor")
     search_fields = ("actor", "action", "target", "reason")
     date_hierarchy = "at"
-    fields = (("at", "actor_name"), ("action", "target"), "reason", "was", "is_now")
-    readonly_fields = ("at", "actor_name", "action", "target", "reason", "was", "is_now")
+    fields = (("recorded_at", "actor_name"), ("action", "target"), "reason", "was", "is_now")
+    readonly_fields = ("recorded_at", "actor_name", "action", "target", "reason", "was", "is_now")
     namespace_path = ""
     empty_hint = _("Every change, publish, skip and cutover step is recorded here.")
+
+    @display(description=_("at"), ordering="at")
+    def recorded_at(self, row: AuditEvent) -> SafeString | str:
+        return moment(row.at)
 
     @display(description=_("who"), ordering="actor")
     def actor_name(self, row: AuditEvent) -> str:  # `actor` is the admin's own method
@@ -72,10 +80,18 @@ class AuditEventAdmin(ReadOnlyAdmin):
 
 @admin.register(Alarm)
 class AlarmAdmin(ReadOnlyAdmin):
-    list_display = ("raised_at", "state", "kind", "subject", "sentence", "cleared_at")
+    list_display = ("raised", "state", "kind", "subject", "sentence", "cleared")
     list_filter = ("kind",)
     search_fields = ("subject", "sentence")
     empty_hint = _("No alarm was ever raised here.")
+
+    @display(description=_("raised"), ordering="raised_at")
+    def raised(self, row: Alarm) -> SafeString | str:
+        return moment(row.raised_at)
+
+    @display(description=_("cleared"), ordering="cleared_at")
+    def cleared(self, row: Alarm) -> SafeString | str:
+        return moment(row.cleared_at)
 
     @display(description=_("state"), label={"raised": "danger", "cleared": "success"})
     def state(self, row: Alarm) -> tuple[str, str]:

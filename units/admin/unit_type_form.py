@@ -25,12 +25,12 @@ def _lines(help_text: Any, label: Any, rows: int = 3, *, required: bool = False)
 class UnitTypeForm(InNamespaceForm):
     sources_text = _lines(
         _("One per line, in order; the first with a value wins: header, query, cookie or path, then a name."),
-        _("routerId sources"),
+        _("Sources of the routerId"),
         required=True,
     )
     transform_text = _lines(
         _("One step per line, in order: modulo 10000, truncate 4, hash crc32. Empty: the id as it is."),
-        _("transform"),
+        _("Transform"),
         2,
     )
     units: ClassVar[list[Unit]] = []
@@ -129,10 +129,10 @@ def form_for(namespace: Namespace | None) -> type[UnitTypeForm]:
     for unit in units:
         fields[ranges_field(unit)] = _lines(
             _("Inclusive, one per line: 0~5997. All units together cover the key space exactly once."),
-            _("ranges of %(unit)s") % {"unit": unit},
+            _("Ranges of %(unit)s") % {"unit": unit},
         )
         fields[exact_field(unit)] = forms.CharField(
-            label=_("exact ids of %(unit)s") % {"unit": unit},
+            label=_("Exact ids of %(unit)s") % {"unit": unit},
             help_text=_("Single ids that belong here whatever the ranges say: 42, 4711."),
             widget=UnfoldAdminTextareaWidget(attrs={"rows": 1, "spellcheck": "false"}),
             required=False,
