@@ -1,60 +1,86 @@
-"""What must hold at every publish of a cutover step, judged from rows and documents alone.
+"""What must hold at every publish, judged from stored documents and rows alone.
 
-Knows nothing of the code that drives a cutover: it compares the table in force with the one that is about to
-be published (PROTOCOL I2, I5, I8).
+Knows nothing of the code that drives a cutover. Whenever a version lets a unit accept an id that it did not
+accept before, no node of another unit may still accept or serve it, whichever of the versions since its last
+ack it obeys (PROTOCOL I1, I2, I8).
 """
 
 import json
 from collections.abc import Iterator
 from typing import Any
 
-from msha.steering.ranges import KeySpace, MovedRange, RangeTable, diff
+from msha.steering.ranges import KeySpace, RangeTable
 from units.models import EdgeNode, Namespace, Snapshot
+
+Rule = dict[str, Any]
 
 
 class Broken(AssertionError):
     """A promise of the protocol was broken."""
 
 
-def check_publish(namespace: Namespace, before: Snapshot | None, rule: dict[str, Any] | None) -> None:
+def check_publish(namespace: Namespace, before: Snapshot | None, rule: Rule | None) -> None:
     """The rule part may follow the version before it.
 
     Raises:
-        Broken: ids would change their owner while somebody who is not proven harmless may still serve them.
+        Broken: the epoch does not follow, or an id could be served by two units.
     """
     if before is None or rule is None:
         return
-    old = json.loads(before.body)["rule"]
-    if rule["epoch"] != old["epoch"] + 1:
-        raise Broken(f"epoch {rule['epoch']} after {old['epoch']}")
-    for move in _moves(old, rule):
-        _check_frozen(old, move)
-        for node in EdgeNode.objects.filter(
-            namespace=namespace, unit__code=move.losing, state=EdgeNode.State.ENROLLED
-        ):
-            drained = node.applied_epoch >= old["epoch"] and node.drained_epoch >= old["epoch"]
-            if not drained and node.workers_exited_epoch < old["epoch"]:
-                raise Broken(f"{move} although {node.name} may still serve them")
+    bodies = Snapshot.objects.filter(namespace=namespace).order_by("version").values_list("body", flat=True)
+    history = [json.loads(body)["rule"] for body in bodies]
+    if rule["epoch"] != history[-1]["epoch"] + 1:
+        raise Broken(f"epoch {rule['epoch']} after {history[-1]['epoch']}")
+    nodes = EdgeNode.objects.filter(namespace=namespace, state=EdgeNode.State.ENROLLED)
+    for name, router_id in _samples([*history, rule]):
+        unit = _accepting(rule, name, router_id)
+        if unit is None or _accepting(history[-1], name, router_id) == unit:
+            continue
+        for node in nodes.exclude(unit__code=unit).select_related("unit"):
+            last = _last_accepted(history, name, router_id, node.unit.code)
+            gone = min(node.applied_epoch, node.drained_epoch) > last or node.workers_exited_epoch > last
+            if last >= 0 and not gone:
+                raise Broken(f"{unit} would accept {router_id} although {node.name} may still serve it")
 
 
-def _moves(old: dict[str, Any], new: dict[str, Any]) -> Iterator[MovedRange]:
-    space = KeySpace(old["key_space"]["min"], old["key_space"]["max"])
-    after = {entry["name"]: entry for entry in new["unit_types"]}
-    for entry in old["unit_types"]:
-        tables = [
-            RangeTable.parse(space, one["ranges"], one.get("exact", {}))
-            for one in (entry, after[entry["name"]])
-        ]
-        yield from diff(*tables)
+def _last_accepted(history: list[Rule], name: str, router_id: int, unit: str) -> int:
+    """The newest epoch in which the unit accepted the id; -1 if it never did."""
+    return max((rule["epoch"] for rule in history if _accepting(rule, name, router_id) == unit), default=-1)
 
 
-def _check_frozen(old: dict[str, Any], move: MovedRange) -> None:
-    running = old["cutover"]
-    if running is None or running["phase"] != "freeze":
-        raise Broken(f"{move} without a FREEZE before")
-    for router_id in (move.start, move.end - 1):
-        if not any(
-            first <= router_id <= last and losing == move.losing
-            for first, last, losing, _ in running["moved"]
-        ):
-            raise Broken(f"{move} although {router_id} was not frozen at {move.losing}")
+def _accepting(rule: Rule, name: str, router_id: int) -> str | None:
+    """The unit that accepts the id under the rule, or None while it is frozen."""
+    entry = next(entry for entry in rule["unit_types"] if entry["name"] == name)
+    unit = _table(rule, entry).owner(router_id)
+    running = rule["cutover"]
+    if running is None or running["phase"] == "prepare" or running["unit_type"] != name:
+        return unit
+    for first, last, losing, gaining in running["moved"]:
+        if first <= router_id <= last:
+            if running["phase"] == "freeze":
+                holding = {losing, gaining} if running["both"] else {losing}
+            else:
+                holding = {losing} - {gaining}
+            return None if unit in holding else unit
+    return unit
+
+
+def _samples(history: list[Rule]) -> Iterator[tuple[str, int]]:
+    """One id of each stretch that no rule divides, per unit type."""
+    for entry in history[-1]["unit_types"]:
+        edges = set()
+        for rule in history:
+            for other in rule["unit_types"]:
+                if other["name"] == entry["name"]:
+                    edges.update(start for start, _, _ in _table(rule, other).segments())
+            for first, last, _, _ in (rule["cutover"] or {}).get("moved", []):
+                edges.update((first, last + 1))
+        space = history[-1]["key_space"]
+        for edge in sorted(edges):
+            if space["min"] <= edge <= space["max"]:
+                yield entry["name"], edge
+
+
+def _table(rule: Rule, entry: Rule) -> RangeTable:
+    space = KeySpace(rule["key_space"]["min"], rule["key_space"]["max"])
+    return RangeTable.parse(space, entry["ranges"], entry.get("exact", {}))
