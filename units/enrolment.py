@@ -308,12 +308,19 @@ def _check_identity(node: EdgeNode, hello: wire.Hello) -> None:
 
 
 def _settle_tombstone(node: EdgeNode, hello: wire.Hello) -> None:
-    """The node has left if its directory says so: then its word ``left`` was lost on the way."""
-    if hello.left is None or not node.enrolled or hello.left < node.enrolment:
+    """The node has left if its directory says so: then its word ``left`` was lost on the way.
+
+    The number in the tombstone may be of another node, whose directory is used again: the next enrolment must
+    be above it, or the node would take it for the one that ended.
+    """
+    if hello.left is None or hello.left < node.enrolment:
         return
     mine = EdgeNode.objects.filter(pk=node.pk, enrolment=node.enrolment)
-    mine.update(state=EdgeNode.State.LEFT, enrolment=hello.left)
-    _record_left(node, hello.left)
+    if node.enrolled:
+        mine.update(state=EdgeNode.State.LEFT, enrolment=hello.left)
+        _record_left(node, hello.left)
+    else:
+        mine.update(enrolment=hello.left)
 
 
 def join(node_id: int, connection_id: str) -> Delivery | None:

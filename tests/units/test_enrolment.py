@@ -164,6 +164,14 @@ def test_a_node_that_left_is_enrolled_anew_with_the_next_number(unit: Unit) -> N
     assert again(node).applied_version == 0  # what it acked before was for another enrolment
 
 
+def test_a_new_node_in_the_directory_of_a_dead_one_is_enrolled_above_its_tombstone(unit: Unit) -> None:
+    node, _ = make_node(unit)
+    enrolment.greet(node.pk, a_hello(left=4), "c1")
+    delivery = enrolment.join(node.pk, "c1")
+    assert delivery is not None
+    assert delivery.enrolment == 5
+
+
 def test_a_late_left_does_not_count_for_a_newer_enrolment(unit: Unit) -> None:
     node = an_enrolled_node(unit)
     enrolment.left(node.pk, 1)
