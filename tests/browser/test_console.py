@@ -1,0 +1,96 @@
+"""The console in a real browser. Nothing may appear in its console: a breach of the CSP is an error there."""
+
+import pytest
+
+from msha.demo.fleet import Fleet
+from tests.browser.conftest import Play
+
+pytestmark = [pytest.mark.slow, pytest.mark.browser]
+
+
+def test_the_whole_wizard_by_clicks(play: Play) -> None:
+    wizard = play("wizard", last=6380, expected=1)
+    assert wizard.errors == []
+    assert wizard["sentenceWhileTyping"].startswith("383 of 10000 ids move: 5998~6380 from ")
+    assert wizard["slider"] == "6380"
+    assert wizard["impact"].startswith("383 of 10000 ids (5998~6380), ")
+    assert [line.strip() for line in wizard["removed"]] == ["routerId: 0~5997", "routerId: 5998~9999"]
+    assert [line.strip() for line in wizard["added"]] == ["routerId: 0~6380", "routerId: 6381~9999"]
+    assert set(wizard["checks"]) == {"passed"}
+    assert wizard["startText"] == "Start cutover: move 383 ids"
+    assert (wizard["lockedBefore"], wizard["lockedWhileWrong"], wizard["lockedWhenTyped"]) == (
+        True,
+        True,
+        False,
+    )
+    assert wizard["samePage"], "the live page was loaded again instead of following the WebSocket"
+    assert wizard["closed"] == wizard["reconnected"] > 0
+    assert wizard["remaining"] == 0
+    assert wizard["frozenMs"] > 0
+    assert wizard["state"] == "done"
+    assert wizard["lateTimeline"] == len(wizard["timeline"]) > 8
+    assert (
+        wizard["outcome"] == wizard["reportAfterReload"] == "Done: every moved id is served by its new unit."
+    )
+    assert wizard["printed"] == {"navigation": False, "buttons": False, "diff": True}
+    assert wizard["rollBackLast"] == "5997"
+
+
+def test_the_range_bar_by_keyboard_and_mouse(play: Play) -> None:
+    bar = play("range_bar")
+    start = bar["start"][0]
+    assert bar["handles"] == 1
+    assert bar["start"] == [start, start]
+    assert bar["right"] == [start + 1] * 2
+    assert bar["left"] == [start] * 2
+    assert bar["pageUp"] == [start + 100] * 2
+    assert bar["pageDown"] == [start] * 2
+    assert bar["shiftRight"] == [start + 10] * 2
+    assert bar["escape"] == [start] * 2
+    assert bar["home"] == [0, 0]
+    assert bar["end"] == [9998, 9998]
+    assert bar["escapeAgain"] == [start] * 2
+    assert bar["grabbed"] == [start] * 2, "taking hold of the handle moved the boundary"
+    assert 990 <= bar["dragged"][0] - start <= 1010
+    assert bar["released"] == bar["dragged"]
+    assert bar["typed"] == [6380, 6380]
+    assert bar["row"] == "6381"
+    assert bar["invalid"] == "true"
+    assert "leaves no id for what follows" in bar["refusal"]
+    assert [error for error in bar.errors if "422" not in error] == []
+
+
+def test_every_page_in_both_languages_light_and_dark(play: Play) -> None:
+    walk = play("everywhere", more=["/cutover/new/"])
+    assert walk.errors == []
+    assert walk["refused"] == []
+    assert walk["wide"] == []
+    assert walk["lit"] == []
+    assert "unnamed" not in walk.facts, walk["unnamed"]
+    assert len(set(walk["visited"])) > 8
+
+
+def test_the_frame_keeps_its_promises(play: Play) -> None:
+    shell = play("shell")
+    assert shell.errors == []
+    assert shell["firstStop"] == "skip-link"
+    assert shell["palette"] == "/cutover/history/"
+    assert (shell["lostAtFirst"], shell["lostWhenOffline"], shell["lostAfterwards"]) == (False, True, False)
+
+
+def test_a_lost_node_is_named_skipped_and_the_cutover_aborted(fleet: Fleet, play: Play) -> None:
+    fleet.kill("edge-unbj")
+    try:
+        trouble = play("trouble", last=7500, node="edge-unbj")
+    finally:
+        fleet.start("edge-unbj")
+    assert trouble.errors == []
+    assert "edge-unbj" in trouble["impact"]
+    assert trouble["locked"] == 0
+    assert any("edge-unbj" in reason for reason in trouble["failed"])
+    assert trouble["skipped"] >= 1
+    assert "the node burns" in trouble["warned"]
+    assert "edge-unbj" in trouble["waiting"]
+    assert trouble["highlighted"] == ["edge-unbj"]
+    assert "Nothing has moved to another unit yet" in trouble["consequence"]
+    assert "it is not coming back" in trouble["outcome"]
