@@ -328,7 +328,7 @@ class Agent(EdgeProcess):
             self._wake.clear()
             async with self._applying:
                 deliver, self._wanted = self._wanted, None
-                if deliver is not None and not self._ended:
+                if deliver is not None and self.fleet is not None and not self._ended:
                     await self._take(deliver)
 
     @property

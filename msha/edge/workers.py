@@ -25,6 +25,8 @@ from msha.steering.errors import Transient
 
 #: How long a worker may take to apply a snapshot before it is taken for hung.
 APPLY_TIMEOUT_S = 5.0
+#: How long a new worker may take on a busy machine.
+START_TIMEOUT_S = 30.0
 #: Ticks (seconds in which the agent ran) without a word from a worker, after which it is killed.
 SILENT_TICKS_LIMIT = 10
 #: The same before its first word: a cold start on a busy machine is slow.
@@ -129,6 +131,10 @@ class Worker:
         self.drained_epoch = -1
         self.stats = Stats()
         self.counted: dict[int, list[int]] = {}
+
+    def answered(self, version: int) -> bool:
+        """Whether it has applied or refused the version."""
+        return self.version == version or (self.refused is not None and self.refused[0] == version)
 
     def tell(self, line: bytes) -> None:
         """The line is on its way; a worker that is going away misses it."""
@@ -255,10 +261,11 @@ class Fleet:
             worker.tell(order.line())
         if not await self._until(lambda: self._answered(order.version), APPLY_TIMEOUT_S):
             for worker in self._workers.values():
-                if worker.started and worker.version != order.version:
+                if worker.started and not worker.answered(order.version):
                     log.error("worker_hung", slot=worker.slot, pid=worker.process.pid, version=order.version)
                     worker.kill()
-            await self._until(lambda: self._answered(order.version), APPLY_TIMEOUT_S)
+            # Those that take their places, and those that are still starting, are given their time.
+            await self._until(lambda: self._answered(order.version), START_TIMEOUT_S)
         for worker in self._workers.values():
             if worker.refused is not None:
                 raise NotApplied(f"Worker {worker.slot} refused version {order.version}: {worker.refused[1]}")
@@ -388,8 +395,7 @@ class Fleet:
 
     def _answered(self, version: int) -> bool:
         return (self._complete or self.hopeless) and all(
-            worker.version == version or (worker.refused is not None and worker.refused[0] == version)
-            for worker in self._workers.values()
+            worker.answered(version) for worker in self._workers.values()
         )
 
     async def _until(self, fact: Callable[[], bool], timeout_s: float) -> bool:

@@ -184,6 +184,7 @@ async def test_another_content_for_the_same_version_is_refused(
     console.deliver(snapshot(5, comment="other"))
     nack = await console.expect(Nack)
     assert "one digest for ever" in nack.reason
+    assert not (await console.expect(Status)).in_sync
     assert (state / "snapshot.json").read_bytes() == snapshot(5).body
 
 
