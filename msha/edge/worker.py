@@ -26,6 +26,7 @@ from msha.edge.access_log import AccessLog, open_access_log
 from msha.edge.agent_channel import AgentChannel
 from msha.edge.application import Steering, WaitingRoom
 from msha.edge.cutover_progress import CutoverProgress
+from msha.edge.logs import log_to_stderr
 from msha.edge.reactor import Reactor
 from msha.edge.server import Limits, Shell
 from msha.edge.sessions import SERVICE_RESTART, Sessions
@@ -329,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--access-log", default="-", metavar="-|FILE|off")
     parser.add_argument("--drain-s", type=float, default=30.0, metavar="S", help="after a SIGTERM of our own")
     options = parser.parse_args(arguments)
-    _log_to_stderr()
+    log_to_stderr()
     _allow_many_descriptors()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_run(options))
@@ -361,19 +362,6 @@ async def _run(options: argparse.Namespace) -> int:
     await worker.ended.wait()
     worker.stop()
     return worker.exit_code
-
-
-def _log_to_stderr() -> None:
-    """Standard output belongs to the access log."""
-    structlog.configure(
-        processors=[
-            structlog.stdlib.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 def _allow_many_descriptors() -> None:
