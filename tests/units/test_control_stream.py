@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from msha.demo.ports import free_ports
 from msha.steering import snapshot as steering
 from msha.steering import wire
 from tests.units.builders import (
@@ -298,3 +299,17 @@ def test_a_publish_elsewhere_reaches_a_node_at_once_through_redis(
         delivery = client.expect(wire.Deliver)
         assert delivery.version == 2
         assert time.monotonic() - began < 0.5
+
+
+def test_the_control_stream_goes_on_without_redis(consoles: Consoles, unit: Unit) -> None:
+    (nobody_listens,) = free_ports(1)
+    url = consoles.start(f"redis://127.0.0.1:{nobody_listens}/0")
+    _, token = make_node(unit)
+    with NodeClient(url, token.text) as client:
+        client.hello()
+        client.status()
+        first = client.expect(wire.Deliver)
+        client.ack(first)
+        publish_config(unit.namespace)
+        assert client.status(1, 1, first.digest).version == 2
+        assert client.expect(wire.Deliver).version == 2
