@@ -205,4 +205,4 @@ class OverviewFigures(ConsolePage):
         namespace = self.namespace
         if namespace is None:
             return HttpResponse()
-        return render(request, "console/_overview.html", {"namespace": namespace, **figures(namespace)})
+        return render(request, "console/_overview_live.html", {"namespace": namespace, **figures(namespace)})

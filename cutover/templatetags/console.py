@@ -31,7 +31,7 @@ def when(moment: datetime | None, part: str = "full") -> SafeString | str:
     if moment is None:
         return "–"
     utc = moment.astimezone(UTC)
-    text = utc.strftime("%H:%M:%S" if part == "time" else "%Y-%m-%d %H:%M:%S")
+    text = utc.strftime("%H:%M:%S.%f")[:-3] if part == "time" else utc.strftime("%Y-%m-%d %H:%M:%S")
     return format_html(
         '<time datetime="{}" data-when="{}" title="{} UTC">{} UTC</time>',
         utc.isoformat(timespec="milliseconds"),

@@ -6,6 +6,7 @@
   const two = (n) => String(n).padStart(2, "0");
 
   const clock = (d) => `${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())}`;
+  const fraction = (d) => `.${String(d.getMilliseconds()).padStart(3, "0")}`;
   const day = (d) => `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())}`;
   const utcClock = (d) => `${two(d.getUTCHours())}:${two(d.getUTCMinutes())}:${two(d.getUTCSeconds())}`;
 
@@ -14,13 +15,22 @@
     for (const time of root.querySelectorAll("time[data-when]")) {
       const moment = new Date(time.dateTime);
       if (Number.isNaN(moment.valueOf()) || moment.getTimezoneOffset() === 0) continue;
-      const own = time.dataset.when === "time" ? clock(moment) : `${day(moment)} ${clock(moment)}`;
+      const own = time.dataset.when === "time" ? clock(moment) + fraction(moment) : `${day(moment)} ${clock(moment)}`;
       const utc = document.createElement("small");
       utc.textContent = ` ${utcClock(moment)} UTC`;
       time.replaceChildren(own, utc);
       time.removeAttribute("data-when");
     }
   }
+
+  // for the rows that other scripts add
+  window.msha = window.msha || {};
+  window.msha.setTime = (time, iso) => {
+    const moment = new Date(iso);
+    time.dateTime = iso;
+    time.textContent = `${utcClock(moment)}${fraction(moment)} UTC`;
+    localTimes(time.parentElement);
+  };
 
   function copyButtons(root) {
     for (const button of root.querySelectorAll("button[data-copy]")) {
@@ -96,6 +106,25 @@
       event.preventDefault();
     }
   });
+
+  // Whoever walks a page by keyboard keeps his place when the part he is in is replaced.
+  let kept = null;
+  function keepFocus(target) {
+    const focused = document.activeElement;
+    kept = target.contains(focused) && focused !== target ? { href: focused.getAttribute("href"), id: focused.id } : null;
+  }
+  function giveFocusBack(target) {
+    if (!kept) return;
+    const again = kept.id ? document.getElementById(kept.id)
+      : [...target.querySelectorAll("a[href]")].find((link) => link.getAttribute("href") === kept.href);
+    kept = null;
+    if (again) again.focus({ preventScroll: true });
+  }
+  document.addEventListener("htmx:oobBeforeSwap", (event) => keepFocus(event.detail.target));
+  document.addEventListener("htmx:oobAfterSwap", (event) => {
+    giveFocusBack(event.detail.target);
+    prepare(event.detail.target);
+  });
   document.addEventListener("htmx:sendError", (event) => { if (polls(event)) answered(false); });
   document.addEventListener("htmx:timeout", (event) => { if (polls(event)) answered(false); });
   document.addEventListener("htmx:afterRequest", (event) => {
@@ -109,6 +138,7 @@
     // what was open stays open, what was typed stays typed
     const target = event.detail.target;
     if (!target || !polls(event)) return;
+    keepFocus(target);
     target.openFolds = [...target.querySelectorAll("details[id][open]")].map((fold) => fold.id);
   });
   document.addEventListener("htmx:afterSwap", (event) => {
@@ -118,6 +148,7 @@
       const fold = document.getElementById(id);
       if (fold) fold.open = true;
     }
+    giveFocusBack(target);
     prepare(target);
   });
 

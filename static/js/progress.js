@@ -171,17 +171,7 @@
       if (!this.known) this.known = this.timeline.children.length;
       for (const event of events.slice(this.known)) {
         const row = this.template.content.firstElementChild.cloneNode(true);
-        const time = row.querySelector("time");
-        const moment = new Date(event.at);
-        time.dateTime = event.at;
-        const two = (n) => String(n).padStart(2, "0");
-        const utc = `${two(moment.getUTCHours())}:${two(moment.getUTCMinutes())}:${two(moment.getUTCSeconds())} UTC`;
-        time.textContent = utc;
-        if (moment.getTimezoneOffset() !== 0) {
-          const small = document.createElement("small");
-          small.textContent = ` ${utc}`;
-          time.replaceChildren(`${two(moment.getHours())}:${two(moment.getMinutes())}:${two(moment.getSeconds())}`, small);
-        }
+        window.msha.setTime(row.querySelector("time"), event.at);
         row.className = COLOURS[event.kind] || "";
         row.querySelector(".icon").textContent = ICONS[event.kind] || "circle";
         row.querySelector("span:last-child").textContent = event.sentence;
