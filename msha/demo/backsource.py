@@ -33,6 +33,7 @@ def make_application(city: str, *, every_s: float, tick_s: float | None) -> Any:
     if not settings.configured:
         settings.configure()  # Channels asks for a channel layer: none, for the room below loses no message
 
+    from autobahn.exception import Disconnected
     from channels.generic.websocket import AsyncWebsocketConsumer
     from channels.routing import ProtocolTypeRouter
 
@@ -41,8 +42,12 @@ def make_application(city: str, *, every_s: float, tick_s: float | None) -> Any:
 
     async def tell(text: str, everybody_but: Any = None) -> None:
         for visitor in list(room):
-            if visitor is not everybody_but and visitor in room:
+            if visitor is everybody_but or visitor not in room:
+                continue
+            try:
                 await visitor.send(text_data=text)
+            except Disconnected:  # its close is under way; the others must not lose a message by that
+                room.discard(visitor)
 
     async def say_numbers() -> None:
         while True:

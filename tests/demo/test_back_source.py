@@ -6,10 +6,13 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from autobahn.exception import Disconnected
 from websockets.asyncio.client import ClientConnection, connect
 
+from msha.demo.backsource import make_application
 from msha.demo.ports import free_ports
 from msha.demo.processes import Child, stop
 
@@ -78,3 +81,39 @@ async def test_ticks_are_counted_without_a_gap(server: str) -> None:
             for _ in range(10)
         ]
         assert numbers == list(range(numbers[0], numbers[0] + 10))
+
+
+class Visitor:
+    """One connection to the application itself, without a server."""
+
+    def __init__(self, application: Any, *, closing: bool = False) -> None:
+        self.heard: list[str] = []
+        self.closing = closing
+        self.inbox: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.inbox.put_nowait({"type": "websocket.connect"})
+        scope = {"type": "websocket", "path": "/", "headers": []}
+        self.task = asyncio.create_task(application(scope, self.inbox.get, self.send))
+
+    async def send(self, message: dict[str, Any]) -> None:
+        if self.closing and message.get("text", "").startswith("tick"):
+            raise Disconnected("Attempt to send on a closed protocol")
+        self.heard.append(message.get("text", ""))
+
+    async def hears(self, count: int) -> list[str]:
+        async with asyncio.timeout(10):
+            while len(ticks := [text for text in self.heard if text.startswith("tick")]) < count:
+                await asyncio.sleep(0.01)
+        return ticks
+
+    async def leave(self) -> None:
+        self.inbox.put_nowait({"type": "websocket.disconnect", "code": 1000})
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+async def test_a_visitor_whose_close_is_under_way_costs_the_others_no_message() -> None:
+    application = make_application("hangzhou", every_s=60, tick_s=0.02)
+    closing, staying = Visitor(application, closing=True), Visitor(application)
+    ticks = await staying.hears(5)
+    for visitor in (closing, staying):
+        await visitor.leave()
+    assert ticks == [f"tick {number}:hangzhou" for number in range(1, len(ticks) + 1)]
