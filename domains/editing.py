@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from django.db import transaction
 from django.utils.translation import gettext
 
-from domains.errors import Misplaced
+from domains.errors import Misplaced, SavedMeanwhile
 from domains.hosts import refuse_taken_hosts
 from domains.models import BackSources, Domain, DomainUnit, Uri
 from domains.saved import domain_value, topology_of
@@ -19,15 +19,28 @@ from units.models import Cluster, Namespace, Unit
 from units.removals import removed
 
 
+def fingerprint(saved: topology.Domain | None) -> str:
+    """Stands for what somebody looked at while he changed it."""
+    document = None if saved is None else topology.domain_document(saved)
+    return steering.digest_of(steering.canonical(document))[:16]
+
+
 def save_domain(
-    namespace: Namespace, wanted: topology.Domain, actor: object, *, domain: Domain | None = None
+    namespace: Namespace,
+    wanted: topology.Domain,
+    actor: object,
+    *,
+    domain: Domain | None = None,
+    seen: str | None = None,
 ) -> Domain:
     """The domain, with its units and URIs, saved as wanted; not in effect yet.
 
     Args:
         domain: the saved domain to change; None makes a new one.
+        seen: fingerprint of what the caller changed; refuse if another one is saved now.
 
     Raises:
+        SavedMeanwhile: somebody else has saved it in between.
         Misplaced: names the field and what is wrong there.
         InUse: a running cutover uses what would be removed.
     """
@@ -35,7 +48,10 @@ def save_domain(
         locked = publishing.locked(namespace.pk)
         before = topology_of(locked)
         check_domain(locked, before, wanted, domain)
-        old = None if domain is None else topology.domain_document(domain_value(domain))
+        present = None if domain is None else domain_value(_fresh(domain))
+        if seen is not None and seen != fingerprint(present):
+            raise SavedMeanwhile(locked.name)
+        old = None if present is None else topology.domain_document(present)
         row = store_domain(locked, wanted, domain)
         refuse_removals(locked, before)
         after = topology.domain_document(domain_value(_fresh(row)))
