@@ -49,10 +49,10 @@ def as_text(value: Any) -> str:
 #: The order in which the keys of a snapshot's document are read most easily; all others follow by name.
 _READING_ORDER = (
     "schema", "namespace", "namespace_id", "version", "config", "rule",
-    "units", "clusters", "domains", "limits",
-    "epoch", "cutover", "key_space", "default_unit_type", "unit_types",
     "code", "name", "unit", "center", "protocol", "slbs",
-    "dns", "multi_unit", "correction", "redirect_scheme", "ports", "uris", "path", "balance", "back_sources",
+    "dns", "multi_unit", "correction", "redirect_scheme", "ports",
+    "units", "clusters", "domains", "uris", "path", "balance", "back_sources", "limits",
+    "epoch", "cutover", "key_space", "default_unit_type", "unit_types",
     "sources", "transform", "untagged", "ranges", "exact",
     "id", "unit_type", "phase", "both", "moved", "min", "max",
 )  # fmt: skip
