@@ -62,6 +62,7 @@ _GROUPS: tuple[tuple[Any, tuple[Item, ...]], ...] = (
         _("Access layer"),
         (
             Item(_("Domains"), "language", "admin:domains_domain_changelist", "domains.view_domain"),
+            Item(_("Route tester"), "conversion_path", "domains:route", "domains.view_domain"),
             Item(_("MSFE clusters"), "hub", "admin:units_cluster_changelist", "units.view_cluster"),
             Item(_("Edge nodes"), "dns", "admin:units_edgenode_changelist", "units.view_edgenode"),
             Item(_("SLBs"), "balance", "admin:units_slb_changelist", "units.view_slb"),
@@ -73,7 +74,7 @@ _GROUPS: tuple[tuple[Any, tuple[Item, ...]], ...] = (
             Item(_("Namespaces"), "workspaces", "admin:units_namespace_changelist", "units.view_namespace"),
             Item(_("Units"), "location_city", "admin:units_unit_changelist", "units.view_unit"),
             Item(_("Unit types"), "rule", "admin:units_unittype_changelist", "units.view_unittype"),
-            Item(_("Versions"), "layers", "admin:units_snapshot_changelist", "units.view_snapshot"),
+            Item(_("Versions"), "layers", "domains:versions", "units.view_snapshot"),
             Item(_("Audit"), "fact_check", "admin:units_auditevent_changelist", "units.view_auditevent"),
             Item(_("Users"), "group", "admin:auth_user_changelist", "auth.view_user"),
             Item(_("API tokens"), "key", "admin:units_apitoken_changelist"),
