@@ -148,17 +148,17 @@ def take_over() -> None:
 
 
 def _judged(cutover: Cutover, checks: Sequence[Precheck]) -> Iterable[tuple[Precheck, Verdict]]:
-    """The verdicts as they become known: first of the checks that ask nobody anything."""
+    """The verdicts as they become known: first, while nodes think, of the checks that ask them nothing."""
     document = rules.in_effect(cutover.namespace)
     newest = publishing.newest(cutover.namespace)
     assert newest is not None
     scene = Scene(cutover, document, newest, plans.enrolled_nodes(cutover.namespace_id))
     questions = {check.key: _contained_questions(check, scene) for check in checks}
-    asked = [question for check in checks for question in questions[check.key]]
+    asked = probing.ask([question for check in checks for question in questions[check.key]])
     quiet = [check for check in checks if not questions[check.key]]
     for check in quiet:
         yield check, _contained(check, scene, [])
-    answers = iter(probing.ask(asked))
+    answers = iter(asked.answers())
     for check in checks:
         if check not in quiet:
             answered = [(question, next(answers)) for question in questions[check.key]]

@@ -19,6 +19,7 @@ from cutover.models import Cutover
 from cutover.probing import Answer, Question
 from cutover.rules import Document
 from cutover.trials import Trial, trials
+from domains import dns
 from msha.steering import snapshot as steering
 from msha.steering.errors import InvalidSnapshot
 from msha.steering.ranges import MovedIds
@@ -211,8 +212,6 @@ def _dns(scene: Scene, _answers: Answered) -> Verdict:
     managed = [domain for domain in scene.document["config"].get("domains", []) if domain["dns"] == "managed"]
     if not managed:
         return Verdict(True, gettext("No domain of this namespace has managed DNS."))
-    from domains import dns
-
     problems = dns.problems_of(scene.cutover.namespace, [domain["name"] for domain in managed])
     if problems:
         return Verdict(False, " ".join(problems))

@@ -153,8 +153,9 @@ def count_sessions(cutover: Cutover, moved: MovedIds) -> dict[str, Any]:
             questions.append(probing.Question(node, Probe.Kind.COUNT, params))
         else:
             silent.append(node.name)
+    answers = probing.ask(questions, COUNT_DEADLINE_S).answers()
     pairs: Counter[tuple[str, str]] = Counter()
-    for question, answer in zip(questions, probing.ask(questions, COUNT_DEADLINE_S), strict=True):
+    for question, answer in zip(questions, answers, strict=True):
         unit = question.node.unit.code
         counts = (answer or {}).get("counts")
         moves = [move for move in moved if move.losing == unit]

@@ -29,29 +29,41 @@ Answer = dict[str, Any]
 """What the node said: ``ok``, ``ms`` and what the kind adds; and ``round_trip_ms`` on the console's clock."""
 
 
-def ask(questions: Sequence[Question], deadline_s: float | None = None) -> list[Answer | None]:
-    """The answers in the order of the questions; None where none came in time.
+@dataclass
+class Asked:
+    """Questions that are on their way."""
 
-    Blocks for at most `deadline_s` (`DEADLINE_S`); must run outside a transaction, because others answer.
-    """
-    if not questions:
-        return []
+    probes: list[Probe]
+    deadline: float
+
+    def answers(self) -> list[Answer | None]:
+        """The answers in the order of the questions; None where none came in time.
+
+        Blocks until the deadline at most; must run outside a transaction, because others answer.
+        """
+        waiting = {probe.pk for probe in self.probes}
+        answers: dict[int, Answer] = {}
+        while waiting:
+            for probe in Probe.objects.filter(pk__in=waiting, state=Probe.State.DONE):
+                answers[probe.pk] = {**(probe.result or {}), "round_trip_ms": _ms(probe)}
+                waiting.discard(probe.pk)
+            if not waiting or time.monotonic() >= self.deadline:
+                break
+            time.sleep(POLL_S)
+        late = Probe.objects.filter(pk__in=waiting, state__in=(Probe.State.PENDING, Probe.State.SENT))
+        late.update(state=Probe.State.EXPIRED, finished=timezone.now())
+        return [answers.get(probe.pk) for probe in self.probes]
+
+
+def ask(questions: Sequence[Question], deadline_s: float | None = None) -> Asked:
+    """The questions are on their way; they may be answered within `deadline_s` (`DEADLINE_S`)."""
     deadline = time.monotonic() + (DEADLINE_S if deadline_s is None else deadline_s)
     probes = Probe.objects.bulk_create(
         [Probe(node=question.node, kind=question.kind, params=question.params) for question in questions]
     )
     for namespace_id in {question.node.namespace_id for question in questions}:
         nudge_namespace(namespace_id)
-    waiting = {probe.pk for probe in probes}
-    answers: dict[int, Answer] = {}
-    while waiting and time.monotonic() < deadline:
-        time.sleep(POLL_S)
-        for probe in Probe.objects.filter(pk__in=waiting, state=Probe.State.DONE):
-            answers[probe.pk] = {**(probe.result or {}), "round_trip_ms": _ms(probe)}
-            waiting.discard(probe.pk)
-    late = Probe.objects.filter(pk__in=waiting, state__in=(Probe.State.PENDING, Probe.State.SENT))
-    late.update(state=Probe.State.EXPIRED, finished=timezone.now())
-    return [answers.get(probe.pk) for probe in probes]
+    return Asked(probes, deadline)
 
 
 def _ms(probe: Probe) -> float:
