@@ -240,7 +240,11 @@ class Fleet:
 
     @property
     def _complete(self) -> bool:
-        return len(self._workers) == self._count or self._posture in _ENDING
+        """Whether all workers that are wanted run; once they are ending, those that are left are enough.
+
+        Without any there is nobody to answer for: that is another statement, and another message.
+        """
+        return len(self._workers) == self._count or (bool(self._workers) and self._posture in _ENDING)
 
     # what the workers should do
 

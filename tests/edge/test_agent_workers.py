@@ -38,8 +38,9 @@ def instructions(tmp_path: Path) -> Path:
 async def start(tmp_path: Path, console: Console, instructions: Path) -> AsyncIterator[Start]:
     agents: list[RunningAgent] = []
 
-    async def start() -> RunningAgent:
-        options = ["--bind", "127.0.0.1:0", "--control", console.url, "--workers", "2", "--drain-s", "1"]
+    async def start(workers: int = 2) -> RunningAgent:
+        options = ["--bind", "127.0.0.1:0", "--control", console.url, "--drain-s", "1"]
+        options += ["--workers", str(workers)]
         options += ["--token-file", str(token_file(tmp_path)), "--state-dir", str(tmp_path / "state")]
         agent = RunningAgent(tmp_path, "run", *options, script=SCRIPT, FAKE_WORKERS=str(instructions))
         agents.append(agent)
@@ -114,13 +115,14 @@ async def test_workers_that_all_died_under_freeze_are_reported_and_replaced(
     console: Console, start: Start
 ) -> None:
     console.newest = snapshot(2, epoch=2, phase="freeze")
-    agent = await (await start()).ready()
-    await console.expect(Ack)
-    for pid in agent.worker_pids:
-        os.kill(pid, signal.SIGKILL)
-    await console.expect(Status, lambda it: it.workers == 2 and it.listening)
-    assert console.count(WorkersExited) <= 1  # both must have been gone at the same moment
-    assert len(agent.worker_pids) == 2
+    agent = await (await start(workers=1)).ready()
+    await console.expect(Drained)
+    (pid,) = agent.worker_pids
+    os.kill(pid, signal.SIGKILL)
+    assert (await console.expect(WorkersExited)) == WorkersExited(1, 2)
+    await console.expect(Status, lambda it: it.workers == 1 and it.listening)
+    assert (await console.expect(Drained)).epoch == 2
+    assert agent.worker_pids != [pid]
 
 
 async def test_workers_that_never_come_up_end_the_agent_with_a_sentence(
