@@ -34,7 +34,7 @@ class DomainList(ChangeList):
 
 @admin.register(Domain)
 class DomainAdmin(ConsoleAdmin):
-    list_display = ("name", "subdomains", "protocol", "dns", "multi_unit", "correction", "uri_paths", "state")
+    list_display = ("name", "state", "subdomains", "types", "uri_paths")
     list_filter = ("dns", "multi_unit", "redirect_scheme")
     search_fields = ("name", "uris__path")
     ordering = ("name",)
@@ -50,6 +50,13 @@ class DomainAdmin(ConsoleAdmin):
     def subdomains(self, row: Domain) -> SafeString:
         codes = (unit.code for unit in sorted(row.namespace.units.all(), key=lambda u: (u.position, u.code)))
         return format_html_join("", "<div>{}.{}</div>", ((code, row.name) for code in codes))
+
+    @display(description=_("types"))
+    def types(self, row: Domain) -> SafeString:
+        resolution = gettext("multi-unit resolution") if row.multi_unit else gettext("resolves to the center")
+        correction = f"{row.get_correction_display()} ({row.get_redirect_scheme_display()})"
+        lines = (f"{row.get_protocol_display()}, {correction}", f"DNS: {row.get_dns_display()}, {resolution}")
+        return format_html_join("", "<div>{}</div>", ((line,) for line in lines))
 
     @display(description=_("URIs"))
     def uri_paths(self, row: Domain) -> str:

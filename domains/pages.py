@@ -24,6 +24,11 @@ from units.pages import ConsolePage
 LIST = "admin:domains_domain_changelist"
 
 
+def trail(domain: Domain | None) -> dict[str, Any]:
+    """What the shell needs to show where the page stands: in the list of domains."""
+    return {"opts": Domain._meta, "original": domain}
+
+
 class DomainPage(ConsolePage):
     """A domain with its units and URIs; ``pk`` None makes a new one."""
 
@@ -96,6 +101,7 @@ class DomainPage(ConsolePage):
         return self.page(
             {
                 "title": name or gettext("New domain"),
+                **trail(self.domain),
                 "form": form,
                 "domain": self.domain,
                 "pending": pending,
@@ -143,7 +149,7 @@ class DeleteDomain(ConsolePage):
 
     def _shown(self, refused: str = "", status: int = 200) -> HttpResponse:
         return self.page(
-            {"title": gettext("Delete %(name)s") % {"name": self.domain.name}, "domain": self.domain,
-             "refused": refused, "typed": self.request.POST.get("name", "")},
+            {"title": gettext("Delete %(name)s") % {"name": self.domain.name}, **trail(self.domain),
+             "domain": self.domain, "refused": refused, "typed": self.request.POST.get("name", "")},
             status=status,
         )  # fmt: skip

@@ -68,11 +68,14 @@ class PutIntoEffect(ConsolePage):
 
     def _shown(self, refused: str = "", status: int = 200) -> HttpResponse:
         changes = services.unpublished_changes(self.home)
+        whole = "whole" in self.request.GET
         user: Any = self.request.user
         return self.page(
             {
                 "home": self.home,
                 "changes": changes,
+                "config_rows": changes.rows() if whole or changes.first else _near_changes(changes.rows()),
+                "whole": whole,
                 "next_version": self.home.version + 1,
                 "rules": [(rule, rule.rows(self.home.name)) for rule in changes.rules],
                 "refused": refused,
