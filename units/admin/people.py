@@ -112,9 +112,7 @@ class ApiTokenAdmin(ConsoleAdmin):
             "row": obj,
             "token": token.text,
         }
-        response = render(request, "units/api_token.html", context)
-        response["Cache-Control"] = "no-store"
-        return response
+        return render(request, "units/api_token.html", context)
 
     @action(description=_("Revoke"), url_path="revoke", icon="block")
     def revoke(self, request: HttpRequest, object_id: int) -> HttpResponse:
