@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STRICT := msha units domains cutover
 
-.PHONY: help setup demo demo-reset test lint fmt node-modules
+.PHONY: help setup demo demo-reset test lint fmt node-modules messages
 
 help:
 	@echo 'make setup       prepare .venv'
@@ -13,6 +13,7 @@ help:
 	@echo 'make test        lint, types and all tests'
 	@echo 'make lint        ruff, import-linter, mypy'
 	@echo 'make fmt         format the code'
+	@echo 'make messages    bring the Chinese catalogue in step with the sources'
 
 setup: .venv/.dev-stamp
 
@@ -54,6 +55,10 @@ tests/node_modules/.stamp: tests/package.json
 
 test: lint node-modules
 	$(BIN)/pytest
+
+# After a sentence was added or changed: then translate what it names, in locale/zh_Hans/LC_MESSAGES/django.po.
+messages: .venv/.dev-stamp
+	$(BIN)/python -m tests.support.messages
 
 fmt: .venv/.dev-stamp
 	$(BIN)/ruff check --fix

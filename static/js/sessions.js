@@ -64,7 +64,7 @@
       this.plot = new window.uPlot({
         ...this.size(), legend: { show: false }, cursor: { y: false },
         scales: { y: { range: (_u, _min, max) => [0, Math.max(1, Math.ceil((max || 0) * 1.1))] } },
-        axes: [{ ...axis, values: "{HH}:{mm}:{ss}" }, { ...axis, size: 52, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 100000] }],
+        axes: [{ ...axis, values: "{HH}:{mm}:{ss}", space: 100, incrs: [1, 2, 5, 10, 30, 60, 120, 300, 600] }, { ...axis, size: 52, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 100000] }],
         series: [{}, ...units.map((unit) => ({ label: unit.label, stroke: this.colour(`--${unit.css}`), width: 2, points: { show: false }, fill: `color-mix(in srgb, ${this.colour(`--${unit.css}`)} 8%, transparent)` }))],
       }, this.data(), this.place);
       this.card.querySelector("[data-legend]").replaceChildren(...units.map((unit) => {
