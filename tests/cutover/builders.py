@@ -210,6 +210,8 @@ def step(scene: Scene, cutover: Cutover) -> str:
     newest = scene.nodes[next(iter(scene.nodes))].newest()
     epoch = newest.epoch
     for node in scene.nodes.values():
+        if node.row.connected:
+            node.status()
         if node.row.enrolled:
             node.ack(newest)
             if cutover.state == Cutover.State.FREEZE:
