@@ -25,6 +25,7 @@ KEPT = timedelta(days=1)
 
 def ask(node: EdgeNode, kind: Probe.Kind, params: dict[str, Any] | None = None) -> Probe:
     """The probe, pending; it is sent at once if the node's stream is up."""
+    expire()  # here, because nothing else makes rows: no sweep of its own is needed
     probe = Probe.objects.create(node=node, kind=kind, params=params or {})
     transaction.on_commit(partial(nudge_namespace, node.namespace_id), robust=True)
     return probe

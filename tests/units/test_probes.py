@@ -1,0 +1,44 @@
+from datetime import timedelta
+
+import pytest
+from django.utils import timezone
+
+from msha.steering import wire
+from tests.units.builders import a_published_namespace, an_enrolled_node
+from units import probes
+from units.models import EdgeNode, Probe
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def node() -> EdgeNode:
+    return an_enrolled_node(a_published_namespace().units.get(code="unbj"))
+
+
+def test_a_probe_is_claimed_once(node: EdgeNode) -> None:
+    asked = probes.ask(node, Probe.Kind.ECHO)
+    assert probes.claim(node.pk) == [asked]
+    assert probes.claim(node.pk) == []
+
+
+def test_a_probe_that_waited_too_long_is_not_sent_any_more(node: EdgeNode) -> None:
+    probes.ask(node, Probe.Kind.ECHO)
+    Probe.objects.update(created=timezone.now() - timedelta(seconds=25))
+    assert probes.claim(node.pk) == []
+
+
+def test_asking_expires_what_nobody_answered_and_forgets_what_is_old(node: EdgeNode) -> None:
+    late, old = probes.ask(node, Probe.Kind.ECHO), probes.ask(node, Probe.Kind.ECHO)
+    Probe.objects.filter(pk=late.pk).update(created=timezone.now() - timedelta(seconds=40))
+    Probe.objects.filter(pk=old.pk).update(created=timezone.now() - timedelta(days=2))
+    probes.ask(node, Probe.Kind.ECHO)
+    late.refresh_from_db()
+    assert late.state == Probe.State.EXPIRED
+    assert not Probe.objects.filter(pk=old.pk).exists()
+
+
+def test_an_answer_after_the_time_is_ignored(node: EdgeNode) -> None:
+    asked = probes.ask(node, Probe.Kind.ECHO)
+    Probe.objects.update(state=Probe.State.EXPIRED)
+    assert not probes.answered(node.pk, node.namespace_id, wire.ProbeResult(asked.pk, {"ok": True}))
