@@ -68,6 +68,7 @@ async def test_a_snapshot_that_one_worker_refuses_is_not_acked(
     assert (await console.expect(Ack)).version == 3
 
 
+@pytest.mark.slow
 async def test_a_worker_that_hangs_is_replaced_and_only_then_the_snapshot_is_acked(
     console: Console, start: Start, instructions: Path
 ) -> None:
@@ -83,6 +84,7 @@ async def test_a_worker_that_hangs_is_replaced_and_only_then_the_snapshot_is_ack
     assert (len(after), len(after & before)) == (2, 1)
 
 
+@pytest.mark.slow
 async def test_a_worker_that_says_nothing_is_replaced(
     console: Console, start: Start, instructions: Path
 ) -> None:
@@ -136,6 +138,7 @@ async def test_workers_that_never_come_up_end_the_agent_with_a_sentence(
     assert console.count(Ack) == 0
 
 
+@pytest.mark.slow
 async def test_no_agent_starts_while_a_worker_of_an_old_one_lives(
     console: Console, start: Start, instructions: Path
 ) -> None:
