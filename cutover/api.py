@@ -283,10 +283,12 @@ def cutover_for(request: HttpRequest, namespace: str, number: str, *permissions:
     row = namespace_for(request, namespace, VIEW, *permissions)
     found = _named(row, number)
     if found is None:
-        raise NotFound(
-            gettext("Namespace %(namespace)s has no cutover %(number)s.")
-            % {"namespace": row.name, "number": number}
-        )
+        sentences = {
+            "latest": gettext("Namespace %(namespace)s has no cutover yet."),
+            "running": gettext("No cutover of namespace %(namespace)s is running."),
+        }
+        sentence = sentences.get(number, gettext("Namespace %(namespace)s has no cutover %(number)s."))
+        raise NotFound(sentence % {"namespace": row.name, "number": number[:40]})
     return found
 
 
