@@ -447,12 +447,6 @@ async def test_a_revoked_node_closes_its_sessions_stops_and_never_starts_from_it
 # -- cutover -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-async def losing() -> AsyncIterator[Console]:
-    async with open_console("unbj") as it:
-        yield it
-
-
 async def test_freeze_closes_the_moved_sessions_and_no_other_and_is_then_reported_as_drained(
     console: Console, start: Start, server: str
 ) -> None:

@@ -14,7 +14,6 @@ from websockets.exceptions import ConnectionClosed
 
 from msha.steering.snapshot import Published
 from msha.steering.wire import (
-    Ack,
     Confirm,
     Deliver,
     FromConsole,
@@ -22,7 +21,6 @@ from msha.steering.wire import (
     Hello,
     Left,
     Message,
-    Nack,
     Refused,
     Revoked,
     Status,
@@ -209,6 +207,3 @@ def token_file(directory: Path, text: str = TOKEN) -> Path:
     path = directory / "token"
     path.write_text(f"{text}\n")
     return path
-
-
-__all__ = ["TOKEN", "Ack", "Console", "Nack", "console", "token_file"]
