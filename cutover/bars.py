@@ -39,7 +39,7 @@ class Looks(dict[str, UnitLook]):
     """The looks of a namespace's units by code, in their order."""
 
     def at(self, code: str) -> UnitLook:
-        """The unit's look; a plain one if it is gone. (Not ``__missing__``: templates look up there first.)"""
+        """The unit's look; a plain one if it is gone. (Not ``__missing__``: templates look there first.)"""
         return self.get(code) or UnitLook(code, "", len(self) % UNIT_COLOURS)
 
     @classmethod

@@ -5,13 +5,15 @@ for that attempt, so that two workers, or a worker that was thought lost, cannot
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
 import structlog
+from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q
-from django.utils import timezone
+from django.utils import timezone, translation
 from django.utils.translation import gettext
 
 from cutover import jobs, plans, probing, rules, sentences
@@ -73,7 +75,13 @@ def retry_check(cutover: Cutover, key: str, actor: str) -> None:
         lost = Q(state=State.RUNNING, started__lt=now - LOST_AFTER)
         again = cutover.checks.filter(~Q(state=State.RUNNING) | lost, key=key)
         if again.update(
-            state=State.PENDING, reason="", skipped_by="", skip_reason="", started=now, finished=None
+            state=State.PENDING,
+            reason="",
+            reasons={},
+            skipped_by="",
+            skip_reason="",
+            started=now,
+            finished=None,
         ):
             audit.record(actor, "cutover.retry_check", f"{cutover} {key}", namespace=cutover.namespace)
             jobs.prechecks(cutover.pk, [key])
@@ -178,10 +186,29 @@ def _contained(
 ) -> Verdict:
     """The verdict; a check that cannot be made has failed, and the others go on."""
     try:
-        return check.judge(scene, answers)
+        verdict = check.judge(scene, answers)
+        return replace(verdict, reasons=_translated(check, scene, answers, verdict.passed))
     except Exception as error:
         log.error("check_broke", key=check.key, cutover=str(scene.cutover), exc_info=error)
         return Verdict(False, gettext("The check itself failed: %(error)s") % {"error": repr(error)})
+
+
+def _translated(
+    check: Precheck,
+    scene: Scene,
+    answers: Sequence[tuple[probing.Question, probing.Answer | None]],
+    passed: bool,
+) -> dict[str, str]:
+    """The reason by language: judged again from the same answers, because it is made of many sentences."""
+    reasons = {}
+    for code, _name in settings.LANGUAGES:
+        if code == translation.get_language():
+            continue
+        with translation.override(code):
+            again = check.judge(scene, answers)
+        if again.passed == passed:  # else the world changed between the two looks; the first one counts
+            reasons[code] = again.reason
+    return reasons
 
 
 def _claim(cutover: Cutover, key: str) -> int:
@@ -195,7 +222,7 @@ def _claim(cutover: Cutover, key: str) -> int:
 def _write(cutover: Cutover, key: str, attempt: int, verdict: Verdict) -> None:
     mine = Check.objects.filter(cutover=cutover, key=key, state=State.RUNNING, attempt=attempt)
     state = State.PASSED if verdict.passed else State.FAILED
-    if mine.update(state=state, reason=verdict.reason, finished=timezone.now()):
+    if mine.update(state=state, reason=verdict.reason, reasons=verdict.reasons, finished=timezone.now()):
         log.info("check_done", cutover=str(cutover), key=key, state=str(state), reason=verdict.reason)
 
 

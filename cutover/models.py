@@ -3,6 +3,7 @@
 from django.db import models
 from django.db.models import Q
 from django.utils import timezone
+from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 
 from units.models import AppendOnlyModel, Dated, Namespace
@@ -142,6 +143,12 @@ class Check(models.Model):
     title = models.CharField(_("title"), max_length=200)
     state = models.CharField(_("state"), max_length=10, choices=State, default=State.PENDING)
     reason = models.TextField(_("reason"), blank=True)
+    reasons = models.JSONField(
+        _("reason in other languages"),
+        default=dict,
+        blank=True,
+        help_text=_("The same sentence by language, for whoever reads it."),
+    )
     attempt = models.PositiveIntegerField(_("attempt"), default=0)
     skipped_by = models.CharField(_("skipped by"), max_length=150, blank=True)
     skip_reason = models.TextField(_("reason of the skip"), blank=True)
@@ -156,6 +163,11 @@ class Check(models.Model):
 
     def __str__(self) -> str:
         return self.title
+
+    @property
+    def said(self) -> str:
+        """The reason in the language of whoever reads it."""
+        return str(self.reasons.get(get_language() or "", self.reason))
 
 
 class CutoverEvent(AppendOnlyModel):

@@ -34,10 +34,11 @@ BACK_SOURCE_PROBES_LIMIT = 200
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a check passed, and the sentence that says why."""
+    """Whether a check passed, and the sentence that says why, also in the console's other languages."""
 
     passed: bool
     reason: str
+    reasons: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

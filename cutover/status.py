@@ -181,7 +181,7 @@ def _check(check: Check) -> dict[str, Any]:
         "key": check.key,
         "title": str(known.title) if known else check.title,
         "state": check.state,
-        "reason": check.reason,
+        "reason": check.said,
         "attempt": check.attempt,
         "skippable": known is not None and known.skippable,
         "skipped_by": check.skipped_by,

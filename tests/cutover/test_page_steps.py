@@ -223,3 +223,17 @@ def test_a_preview_made_against_another_rule_says_so(scene: Scene, operator: Cli
 
 def test_a_cutover_that_does_not_exist_is_not_found(operator: Client) -> None:
     assert operator.get("/cutover/999999/adjust/").status_code == 404
+
+
+def test_a_check_says_its_reason_in_the_language_of_whoever_reads_it(scene: Scene, operator: Client) -> None:
+    from cutover import checking, services
+
+    cutover = make_draft(scene)
+    services.preview(cutover, "op")
+    services.run_prechecks(cutover, "op")
+    checking.run(cutover.pk, ["rule"])
+    assert "Every id has exactly one owner" in operator.get(page_of(cutover, "precheck")).content.decode()
+    operator.cookies["django_language"] = "zh-hans"
+    page = operator.get(page_of(cutover, "precheck")).content.decode()
+    assert "每个 id 恰好属于一个单元" in page
+    assert "Every id has exactly one owner" not in page
