@@ -90,10 +90,11 @@ def unfolds() -> dict[Message, list[str]]:
 
 
 def djangos() -> set[str]:
-    """The keys that Django itself translates."""
+    """The keys that Django itself, with the apps of it that are installed, translates."""
     keys: set[str] = set()
-    for path in Path(django.__file__).parent.rglob("zh_Hans/LC_MESSAGES/django.mo"):
-        with path.open("rb") as file:
+    root = Path(django.__file__).parent
+    for place in ("conf", *(f"contrib/{app}" for app in ("admin", "auth", "contenttypes", "sessions"))):
+        with (root / place / "locale/zh_Hans/LC_MESSAGES/django.mo").open("rb") as file:
             catalogue = GNUTranslations(file)._catalog  # type: ignore[attr-defined]
         keys.update(key[0] if isinstance(key, tuple) else key for key in catalogue)
     return keys
