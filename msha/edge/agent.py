@@ -348,6 +348,10 @@ class Agent(EdgeProcess):
             asyncio.get_running_loop().call_later(RETRY_S, self._retry, deliver)
         except Terminal as error:
             self._refuse(deliver, str(error))
+        except Exception as error:
+            # A document that trips us up would trip up every edge; none of them may stop serving for it.
+            log.exception("applying_failed", version=deliver.version)
+            self._refuse(deliver, f"This edge failed on it: {error!r}")
 
     def _verified(self, deliver: Deliver) -> Snapshot:
         assert self.identity is not None

@@ -408,6 +408,10 @@ class ControlClient:
                 self._node.turned_away(str(error))
             except (Unreachable, InvalidControl) as error:
                 self._lost(error)
+            except Exception as error:
+                # Whatever a console can do to us, the workers must be able to go on serving.
+                log.exception("control_failed")
+                self._lost(Unreachable(f"The conversation with the console failed: {error!r}."))
             if self._clock() - started > STABLE_AFTER_S:
                 waits = delays()
             try:

@@ -26,7 +26,7 @@ def must_park(applied: Snapshot, unit: str, refused: str) -> bool:
         if type(epoch) is int and epoch <= applied.epoch:
             return False
         return running is not None and running["phase"] == Phase.ACTIVATE and _gains(running["moved"], unit)
-    except (ValueError, TypeError, KeyError, IndexError):
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
         coming = applied.cutover
         return coming is not None and coming.phase is Phase.FREEZE and unit in coming.moved.gaining_units
 

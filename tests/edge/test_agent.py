@@ -17,6 +17,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
 from msha.edge.state import StateDirectory
+from msha.steering.snapshot import Published, digest_of
 from msha.steering.wire import (
     Ack,
     Confirm,
@@ -805,3 +806,20 @@ async def test_an_agent_that_has_ended_leaves_the_directory_free(
     directory = StateDirectory.open(state, wait_s=0)
     assert directory.stored is not None
     directory.close()
+
+
+async def test_a_document_that_trips_up_the_edge_is_refused_and_the_edge_goes_on(
+    console: Console, start: Start, server: str
+) -> None:
+    console.newest = snapshot(1, server=server)
+    agent = await (await start()).ready()
+    await console.expect(Ack)
+    body = b"[" * 200_000
+    console.deliver(Published(2, digest_of(body), body, {}))
+    nack = await console.expect(Nack)
+    assert (nack.version, "RecursionError" in nack.reason) == (2, True)
+    console.publish(snapshot(3, server=server))
+    assert (await console.expect(Ack)).version == 3
+    session = await client(agent.port, 1111)
+    assert await speaks(session)
+    await session.close()
