@@ -4,11 +4,10 @@ Everything is derived from the rows that the control stream keeps, so that nothi
 console; `observe` only notes what changed since it last looked.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-
-from django.utils import timezone
 
 from cutover.models import Cutover, CutoverEvent, ProgressSample
 from msha.steering import wire
@@ -37,28 +36,51 @@ def begun(now: datetime) -> Figures:
     }
 
 
-def observe(cutover: Cutover, nodes: Iterable[EdgeNode], now: datetime | None = None) -> bool:
-    """Whether anything new was noted: acks and drains as events, counts as figures and as a sample.
+@dataclass(frozen=True, slots=True)
+class News:
+    """What nodes have said since the last look.
+
+    Attributes:
+        figures: those of the cutover with the news in them.
+        events: acks, drains and the like, not stored yet.
+        counted: whether numbers of sessions changed.
+    """
+
+    figures: Figures
+    events: list[CutoverEvent]
+    counted: bool
+
+    def __bool__(self) -> bool:
+        return bool(self.events) or self.counted
+
+
+def news(cutover: Cutover, nodes: Sequence[EdgeNode], now: datetime) -> News:
+    """What is new in the rows of the nodes; nothing is stored."""
+    figures = dict(cutover.figures)
+    return News(figures, _reports(cutover, nodes, figures, now), _count(cutover, nodes, figures))
+
+
+def observe(cutover: Cutover, nodes: Sequence[EdgeNode], now: datetime) -> bool:
+    """Whether there was news; it is stored: events for the timeline, figures, a point of the curve.
 
     Call it under the namespace's lock while the cutover is active; after its end nothing is judged any more.
     """
-    now = now or timezone.now()
-    nodes = list(nodes)
-    figures = dict(cutover.figures)
-    noted = _note_reports(cutover, nodes, figures, now)
-    counted = _count(cutover, nodes, figures)
-    if counted:
-        _sample(cutover, figures, now)
-    if noted or counted:
-        cutover.figures = figures
-        Cutover.objects.filter(pk=cutover.pk).update(figures=figures)
-    return noted or counted
+    found = news(cutover, nodes, now)
+    CutoverEvent.objects.bulk_create(found.events)
+    if found.counted:
+        _sample(cutover, found.figures, now)
+    if found:
+        cutover.figures = found.figures
+        Cutover.objects.filter(pk=cutover.pk).update(figures=found.figures)
+    return bool(found)
 
 
-def _note_reports(cutover: Cutover, nodes: list[EdgeNode], figures: Figures, now: datetime) -> bool:
+def _reports(
+    cutover: Cutover, nodes: Sequence[EdgeNode], figures: Figures, now: datetime
+) -> list[CutoverEvent]:
     """Events for the nodes that acked, drained or lost their workers in the running step."""
     if not cutover.active or cutover.state == Cutover.State.STARTING:
-        return False
+        return []
     epoch = cutover.epoch
     seen = figures.get("seen", {})
     if seen.get("epoch") != epoch:
@@ -81,12 +103,11 @@ def _note_reports(cutover: Cutover, nodes: list[EdgeNode], figures: Figures, now
         for node in new:
             data = {"node": node.name, "unit": node.unit.code, "epoch": epoch, "step": cutover.state}
             events.append(CutoverEvent(cutover=cutover, kind=kind, data=data, at=now))
-    CutoverEvent.objects.bulk_create(events)
     figures["seen"] = seen
-    return bool(events)
+    return events
 
 
-def _count(cutover: Cutover, nodes: list[EdgeNode], figures: Figures) -> bool:
+def _count(cutover: Cutover, nodes: Sequence[EdgeNode], figures: Figures) -> bool:
     """The figures follow what the nodes report of this cutover.
 
     A node that starts again counts from zero; what it said before is not taken back.

@@ -6,7 +6,7 @@ matter who calls, how often, or how late: an ack's receiver, a Celery task, the 
 Source: PROTOCOL 5 (C1-C8).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,7 @@ from cutover.errors import InvalidChange, Refused, StalePreview
 from cutover.models import Check, Cutover, CutoverEvent
 from msha.steering import phases
 from msha.steering.errors import InvalidStep
-from msha.steering.phases import Ending, Outcome, Phase, Plan, Step, Verdict
+from msha.steering.phases import Ending, NodeView, Outcome, Phase, Plan, Step, Verdict
 from units import audit, publishing
 from units.errors import PublishingStopped
 from units.models import Namespace, UnitType
@@ -54,6 +54,24 @@ def advance(cutover_id: int) -> str:
         except Lost:
             continue
     return str(Cutover.objects.values_list("state", flat=True).get(pk=cutover_id))
+
+
+def look(cutover_id: int) -> str:
+    """The state of the cutover; it was advanced if there was anything to do or to note.
+
+    For drivers that look often and seldom find anything: they take no lock then.
+    """
+    cutover = Cutover.objects.get(pk=cutover_id)
+    if not cutover.active or (cutover.state != State.STARTING and not _calls_for_a_step(cutover)):
+        return cutover.state
+    return advance(cutover_id)
+
+
+def _calls_for_a_step(cutover: Cutover) -> bool:
+    now = timezone.now()
+    nodes = plans.enrolled_nodes(cutover.namespace_id)
+    verdict = _verdict(cutover, plans.views(nodes), now)
+    return verdict.outcome is not Outcome.WAIT or verdict.alarm or bool(progress.news(cutover, nodes, now))
 
 
 def start(cutover: Cutover, actor: str, typed_namespace: str) -> Cutover:
@@ -118,6 +136,7 @@ class Situation:
     cutover: Cutover
     plan: Plan
     step: Step
+    views: Sequence[NodeView]
     verdict: Verdict
     now: datetime
 
@@ -177,14 +196,18 @@ def _read(namespace: Namespace, cutover: Cutover) -> Situation:
     now = timezone.now()
     nodes = plans.enrolled_nodes(namespace.pk)
     progress.observe(cutover, nodes, now)
+    views = plans.views(nodes)
     plan, step = plans.plan_of(cutover), plans.step_of(cutover)
+    return Situation(namespace, cutover, plan, step, views, _verdict(cutover, views, now), now)
+
+
+def _verdict(cutover: Cutover, views: Sequence[NodeView], now: datetime) -> Verdict:
     lasted_s = (now - (cutover.phase_at or now)).total_seconds()
-    verdict = phases.judge(plan, step, cutover.epoch, plans.views(nodes), lasted_s)
-    return Situation(namespace, cutover, plan, step, verdict, now)
+    return phases.judge(plans.plan_of(cutover), plans.step_of(cutover), cutover.epoch, views, lasted_s)
 
 
 def _step_on(namespace: Namespace, cutover: Cutover) -> bool:
-    """Whether a step was taken, so that the next gate may be looked at."""
+    """Whether a step was taken whose own gate is passed already."""
     if cutover.state == State.STARTING:
         return _prepare(namespace, cutover)
     situation = _read(namespace, cutover)
@@ -220,8 +243,9 @@ def _prepare(namespace: Namespace, cutover: Cutover) -> bool:
     cutover.plan = plans.fixed(cutover, document)
     cutover.figures = progress.begun(now)
     first = Step(Phase.PREPARE)
+    views = plans.views(plans.enrolled_nodes(namespace.pk))
     verdict = Verdict(Outcome.ADVANCE, to=first)
-    return _publish(Situation(namespace, cutover, plans.plan_of(cutover), first, verdict, now), first)
+    return _publish(Situation(namespace, cutover, plans.plan_of(cutover), first, views, verdict, now), first)
 
 
 def _abort_on(namespace: Namespace, cutover: Cutover, actor: str, reason: str) -> None:
@@ -270,14 +294,16 @@ def _abort_overdue(situation: Situation) -> bool:
     assert verdict.to is not None
     facts = {"how": "overdue", "state": str(cutover.state), "missing": list(verdict.missing)}
     cutover.figures = {**cutover.figures, "ended": facts}
-    published = _publish(situation, verdict.to)
-    if published:
+    passed = _publish(situation, verdict.to)
+    if cutover.state == State.ABORTING:
         alarms.undone(cutover, verdict.missing)
-    return published
+    return passed
 
 
 def _publish(situation: Situation, to: Step, *, by: str = "", reason: str = "") -> bool:
-    """The step is published and recorded; False when publishing is stopped.
+    """Whether the step was published and its gate is passed already; if not, an ack will say so.
+
+    Nothing is published while publishing is stopped.
 
     Raises:
         Lost: the conditional UPDATE did not find the step that this one follows.
@@ -331,7 +357,7 @@ def _publish(situation: Situation, to: Step, *, by: str = "", reason: str = "") 
     )
     if to.phase is Phase.PREPARE:
         jobs.disconnect(cutover.pk)
-    return True
+    return _verdict(cutover, situation.views, now).outcome is not Outcome.WAIT
 
 
 def _shape(step: Step) -> dict[str, int]:

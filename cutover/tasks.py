@@ -45,7 +45,7 @@ def disconnect(cutover_id: int) -> None:
     """
     deadline = time.monotonic() + ACCOMPANY_S
     while time.monotonic() < deadline:
-        if steps.advance(cutover_id) not in Cutover.ACTIVE:
+        if steps.look(cutover_id) not in Cutover.ACTIVE:
             return
         time.sleep(TICK_S)
     jobs.disconnect(cutover_id)

@@ -81,7 +81,7 @@ def test_statuses_between_looks_are_not_looked_at(scene: Scene, monkeypatch: pyt
     monkeypatch.setattr(driving, "STATUS_EVERY_S", 3600.0)
     monkeypatch.setattr(driving, "_last_look", {})
     looked: list[int] = []
-    monkeypatch.setattr(driving, "advance_safely", looked.append)
+    monkeypatch.setattr(driving, "advance_safely", lambda pk, _: looked.append(pk))
     make_started(scene, advance=False)
     for _ in range(3):
         scene[GAINING].status()
@@ -142,7 +142,7 @@ def test_the_command_takes_the_steps_whose_gate_is_passed(
 ) -> None:
     cutover = make_started(scene)
     with monkeypatch.context() as patch:
-        patch.setattr(driving, "advance_safely", lambda _: "")  # the console is away
+        patch.setattr(driving, "advance_safely", lambda *_: "")  # the console is away
         scene.all_ack()
     assert state_of(cutover) == State.PREPARE
     said = StringIO()
