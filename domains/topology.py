@@ -270,7 +270,6 @@ class _Changer:
                     % {"name": cluster.name, "count": count, "unit": row.unit.code},
                     "clusters",
                 )
-            row.slbs.update(cluster=None)
         row = row or models.Cluster(name=cluster.name)
         row.unit, row.protocol = unit, cluster.protocol
         if cluster.joined != row.joined:

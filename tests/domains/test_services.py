@@ -206,6 +206,14 @@ def test_a_publish_against_an_older_version_is_refused_also_when_the_config_is_i
         services.put_into_effect(published, "olga", expected_version=7)
 
 
+def test_a_new_unit_whose_sub_domain_belongs_to_another_namespace_is_refused(published: Namespace) -> None:
+    text = WALK_THROUGH.replace("namespace: demo", "namespace: two")
+    topology.apply(topology.parse(text.replace("websocket.msha.tech", "unsz.websocket.msha.tech")), "tester")
+    Unit.objects.create(namespace=published, code="unsz", position=2)
+    with pytest.raises(Misplaced, match=r"unsz\.websocket\.msha\.tech belongs to domain .* of namespace two"):
+        services.put_into_effect(published, "olga")
+
+
 def test_changes_that_nobody_looked_at_are_not_published(published: Namespace) -> None:
     Unit.objects.filter(code="unbj").update(name="Beijing")
     seen = services.unpublished_changes(published).seen
