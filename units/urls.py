@@ -1,3 +1,5 @@
-from django.urls import URLPattern, URLResolver
+from django.urls import URLPattern, URLResolver, path
 
-urlpatterns: list[URLPattern | URLResolver] = []
+from units.metrics import metrics
+
+urlpatterns: list[URLPattern | URLResolver] = [path("metrics", metrics, name="metrics")]
