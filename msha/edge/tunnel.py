@@ -36,7 +36,6 @@ _DOWN_CUT = 128  # what still comes from the back-source is not for the client
 _UP_CUT = 256  # what still comes from the client is not for the back-source
 _GONE = 512  # no longer a session: at most the client's end is being waited for
 _FINISHED = 1024
-_MOVED = 2048  # the client took bytes since the deadline was set
 
 
 class EndedBy(StrEnum):
@@ -120,6 +119,11 @@ class Tunnel:
         return self._state & _CLOSING != 0
 
     @property
+    def sockets(self) -> tuple[socket.socket, socket.socket]:
+        """Of the client and of the back-source."""
+        return self._client, self._server
+
+    @property
     def waiting_bytes(self) -> int:
         """What was read and could not be sent yet, both directions."""
         return len(self._to_client) + len(self._to_server)
@@ -176,10 +180,8 @@ class Tunnel:
             if not state & _GONE:
                 self._sessions.count("close_aborted")
             self.abort()
-        elif self._to_client and state & _MOVED:
-            self._state = state & ~_MOVED  # a slow reader of a long last message gets its time anew
-            self._sessions.await_end(self)
         else:
+            # All that the back-source said is in the kernel by now, which goes on delivering it.
             self.abort(reset=False)
 
     # Back-source to client
@@ -236,7 +238,6 @@ class Tunnel:
         except OSError:
             self._client_lost()
             return
-        self._state |= _MOVED
         self._to_client = self._to_client[sent:]
         if not self._to_client:
             self._settle()

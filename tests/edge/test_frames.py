@@ -84,6 +84,13 @@ def test_one_byte_at_a_time_is_followed_too() -> None:
     assert not tracker.idle
 
 
+def test_a_cut_ends_behind_an_empty_frame_of_which_the_first_byte_was_there() -> None:
+    tracker = FrameTracker()
+    tracker.feed(frame(b"")[:1])
+    assert tracker.cut(frame(b"")[1:] + frame(b"too late")) == 1
+    assert tracker.between
+
+
 def test_a_close_of_the_peer_is_noticed() -> None:
     tracker = FrameTracker()
     tracker.feed(frame(b"\x03\xe8", 8)[:1])

@@ -233,6 +233,17 @@ def test_a_reset_by_a_client_that_was_not_reading_is_noticed(
     worker.agent.stats(lambda said: said["sessions"] == 0 and "ended_by_client" in said["counters"])
 
 
+def test_a_reset_by_a_client_whose_bytes_are_not_taken_is_noticed(
+    worker: EdgeWorker, back_source: BackSource
+) -> None:
+    client, _ = worker.open(back_source)
+    client.sock.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        client.sock.sendall(b"x" * FLOOD_BYTES)
+    client.reset()
+    worker.agent.stats(lambda said: said["sessions"] == 0 and "ended_by_client" in said["counters"])
+
+
 def test_a_peer_that_does_not_end_after_the_other_did_is_let_go_of(
     worker: EdgeWorker, back_source: BackSource
 ) -> None:
@@ -248,10 +259,10 @@ def test_a_slow_reader_gets_all_of_a_long_goodbye(worker: EdgeWorker, back_sourc
     size = 8 * MEBIBYTE
     sender = threading.Thread(target=lambda: (session.send(frame(b"x" * size, 2)), session.close()))
     sender.start()
+    time.sleep(2)  # longer than a peer has after the other's end
     left = size + 10
     while left:
         left -= len(client.read(min(left, 512 * 1024)))
-        time.sleep(0.1)
     assert client.ended()
     sender.join()
 

@@ -356,7 +356,9 @@ def test_a_drain_closes_what_does_not_end_within_its_time(
 def test_connections_that_the_kernel_had_taken_are_served_before_the_drain(
     worker: EdgeWorker, back_source: BackSource
 ) -> None:
-    clients = [worker.connect() for _ in range(30)]
+    assert worker.worker is not None
+    worker.worker.reactor.loop.call_soon_threadsafe(time.sleep, 0.5)  # it is busy while they come
+    clients = [worker.connect() for _ in range(200)]
     for client in clients:
         client.send(handshake_head(router_id=7000))
     worker.agent.say("drain", seconds=5)
