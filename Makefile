@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STRICT := msha units domains cutover
 
-.PHONY: help setup demo demo-reset test lint fmt node-modules messages
+.PHONY: help setup demo demo-reset test lint fmt coverage node-modules messages
 
 help:
 	@echo 'make setup       prepare .venv'
@@ -13,6 +13,7 @@ help:
 	@echo 'make test        lint, types and all tests'
 	@echo 'make lint        ruff, import-linter, mypy'
 	@echo 'make fmt         format the code'
+	@echo 'make coverage    the tests, with branch coverage'
 	@echo 'make messages    bring the Chinese catalogue in step with the sources'
 
 setup: .venv/.dev-stamp
@@ -63,3 +64,8 @@ messages: .venv/.dev-stamp
 fmt: .venv/.dev-stamp
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# Branch coverage of what runs in the test process; the programs that integration tests start are not counted.
+coverage: .venv/.dev-stamp node-modules
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report
