@@ -366,7 +366,7 @@ class Adjust(TablePage):
     """The ranges of a draft; read-only once it has started."""
 
     acts: ClassVar[dict[str, str]] = {
-        "preview": CHANGE, "assign": CHANGE, "zero": CHANGE, "reset": CHANGE, "discard": CHANGE,
+        "preview": CHANGE, "assign": CHANGE, "zero": CHANGE, "discard": CHANGE,
     }  # fmt: skip
 
     @cached_property
@@ -378,10 +378,6 @@ class Adjust(TablePage):
         entry = rule_of(self.cutover.new_rule, table)
         return services.update_draft(self.cutover, entry=entry, actor=self.actor, reason=reason)
 
-    def do_reset(self) -> HttpResponse:
-        """The form shows the rule in effect; the draft keeps its own until it is previewed anew."""
-        return self.shown(TableForm.of_rule(self.in_effect, self.key_space, self.looks, self.cutover.reason))
-
     def do_discard(self) -> HttpResponse:
         services.discard(self.cutover, self.actor)
         messages.success(
@@ -392,7 +388,10 @@ class Adjust(TablePage):
 
     def step(self, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
         if self.cutover.editable and self.request.user.has_perm(CHANGE):
-            form = TableForm.of_rule(self.cutover.new_rule, self.key_space, self.looks, self.cutover.reason)
+            # "Back to the rule in effect" shows that one; the draft keeps its own until it is previewed anew.
+            afresh = self.request.GET.get("from") == "effect"
+            entry = self.in_effect if afresh else self.cutover.new_rule
+            form = TableForm.of_rule(entry, self.key_space, self.looks, self.cutover.reason)
             form.refusal = context.get("refusal", "")
             return self.shown(form, status)
         before = self.table(self.cutover.old_rule)
@@ -400,7 +399,7 @@ class Adjust(TablePage):
         return super().step({**context, **bars, "notice": self.notice}, status=status)
 
     def shown(self, form: TableForm, status: int = 200) -> HttpResponse:
-        context = {**self.form_context(form), "notice": self.notice, "resettable": True}
+        context = {**self.form_context(form), "notice": self.notice}
         return WizardPage.step(self, context, status=status)
 
     @property

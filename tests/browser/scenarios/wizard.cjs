@@ -42,7 +42,10 @@ module.exports = async ({ options, facts, signedIn }) => {
   // what stands on the page from now on must come over the WebSocket: a reload would lose this mark
   await page.evaluate(() => { window.stillTheSamePage = true; });
   await page.waitForSelector("[data-phase=done].done");
-  await page.waitForFunction((wanted) => Number(document.querySelector("[data-text=reconnected]").textContent) >= wanted, options.expected);
+  await page.waitForFunction(() => {
+    const number = (name) => Number(document.querySelector(`[data-text=${name}]`).textContent);
+    return number("sessions_closed") > 0 && number("reconnected") >= number("sessions_closed");
+  });
   facts.samePage = await page.evaluate(() => window.stillTheSamePage === true);
   facts.closed = Number(await text("[data-text=sessions_closed]"));
   facts.reconnected = Number(await text("[data-text=reconnected]"));
