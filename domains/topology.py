@@ -260,16 +260,15 @@ class _Changer:
     def _store_cluster(self, cluster: Cluster) -> None:
         unit = models.Unit.objects.get(namespace=self.namespace, code=cluster.unit)
         row = models.Cluster.objects.filter(namespace=self.namespace, name=cluster.name).first()
-        if row is not None and row.unit_id != unit.pk:
-            if (count := row.nodes.count()) > 0:
-                raise Misplaced(
-                    gettext(
-                        "Cluster %(name)s has %(count)d edge nodes in unit %(unit)s, and a node never changes"
-                        " its unit. Make a new cluster instead."
-                    )
-                    % {"name": cluster.name, "count": count, "unit": row.unit.code},
-                    "clusters",
+        if row is not None and row.unit_id != unit.pk and (count := row.nodes.count()) > 0:
+            raise Misplaced(
+                gettext(
+                    "Cluster %(name)s has %(count)d edge nodes in unit %(unit)s, and a node never changes"
+                    " its unit. Make a new cluster instead."
                 )
+                % {"name": cluster.name, "count": count, "unit": row.unit.code},
+                "clusters",
+            )
         row = row or models.Cluster(name=cluster.name)
         row.unit, row.protocol = unit, cluster.protocol
         if cluster.joined != row.joined:
