@@ -8,6 +8,7 @@ Channels consumer ends when Redis does.
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -25,6 +26,10 @@ IDLE_EVERY_S = 1.0
 #: Something is sent this often at least, so that a page can tell a quiet cutover from a lost connection.
 HEARTBEAT_S = 5.0
 
+#: Pages that watch the same cutover share what was computed within so long.
+SHARED_FOR_S = 0.1
+SHARED_LIMIT = 100
+
 CLOSE_FORBIDDEN = 4403
 CLOSE_UNKNOWN = 4404
 
@@ -33,6 +38,9 @@ _VOLATILE = ("now",)
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+_computed: dict[tuple[int, str], tuple[float, dict[str, Any]]] = {}
 
 
 class LiveCutover:
@@ -97,8 +105,16 @@ class LiveCutover:
             await watch.wait(RUNNING_EVERY_S if active else IDLE_EVERY_S)
 
     def _look(self) -> dict[str, Any]:
-        with translation.override(self._language or None):
-            return status(Cutover.objects.get(pk=self._cutover_id))
+        """The status; one that was computed for another page a moment ago will do."""
+        key = (self._cutover_id, self._language)
+        at, value = _computed.get(key, (0.0, {}))
+        if time.monotonic() - at > SHARED_FOR_S:
+            with translation.override(self._language or None):
+                value = status(Cutover.objects.get(pk=self._cutover_id))
+            if len(_computed) > SHARED_LIMIT:
+                _computed.clear()
+            _computed[key] = (time.monotonic(), value)
+        return value
 
     async def _until_gone(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):

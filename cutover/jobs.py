@@ -40,19 +40,19 @@ def disconnect(cutover_id: int) -> None:
     _hand_over(tasks.disconnect, (cutover_id,), _nothing)  # acks and the watch do the same by themselves
 
 
-def report(cutover_id: int) -> None:
-    """Clients that come back after the end are counted, too."""
+def report(cutover_id: int, in_s: float = 0.0) -> None:
+    """Clients that come back after the end are counted, too, beginning so much later."""
     from cutover import tasks
 
-    _hand_over(tasks.report, (cutover_id,), _nothing)
+    _hand_over(tasks.report, (cutover_id,), _nothing, in_s)
 
 
 def _nothing() -> None:
     return None
 
 
-def _hand_over(task: Task, args: tuple[Any, ...], otherwise: Callable[[], object]) -> None:
-    transaction.on_commit(partial(in_background, partial(send, task, args, otherwise)))
+def _hand_over(task: Task, args: tuple[Any, ...], otherwise: Callable[[], object], in_s: float = 0.0) -> None:
+    transaction.on_commit(partial(in_background, partial(send, task, args, otherwise, in_s)))
 
 
 def in_background(work: Callable[[], object]) -> None:
@@ -69,13 +69,13 @@ def _contained(work: Callable[[], object]) -> None:
         connections.close_all()
 
 
-def send(task: Task, args: tuple[Any, ...], otherwise: Callable[[], object]) -> None:
+def send(task: Task, args: tuple[Any, ...], otherwise: Callable[[], object], in_s: float = 0.0) -> None:
     """The broker has the task, or `otherwise` was done here."""
     if settings.CELERY_BROKER_URL.startswith("memory:"):  # no broker is configured
         otherwise()
         return
     try:
-        task.apply_async(args=args, retry=False)
+        task.apply_async(args=args, countdown=in_s or None, retry=False)
     except Exception as error:  # noqa: BLE001  whatever the broker does, the act that wanted this is done
         log.warning("job_not_enqueued", task=task.name, args=args, error=repr(error))
         otherwise()

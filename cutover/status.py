@@ -1,5 +1,6 @@
 """The state of a cutover as one JSON value: for pages, the live socket, the API and `mshactl`."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -32,7 +33,8 @@ def status(cutover: Cutover) -> Status:
     cutover = Cutover.objects.select_related("namespace", "rollback_of").get(pk=cutover.pk)
     moved = MovedIds.from_lists(cutover.moved)
     figures = cutover.figures
-    judged = _judged(cutover)
+    nodes = plans.enrolled_nodes(cutover.namespace_id)
+    judged = _judged(cutover, nodes)
     return {
         "id": cutover.pk,
         "number": cutover.number,
@@ -79,7 +81,7 @@ def status(cutover: Cutover) -> Status:
         "phase_at": _iso(cutover.phase_at),
         "ended_at": _iso(cutover.ended_at),
         "now": _iso(timezone.now()),
-        "settled": _settled(cutover),
+        "settled": _settled(cutover, nodes),
         "actions": actions(cutover),
         "checks": [_check(check) for check in cutover.checks.all()],
         "events": [
@@ -87,7 +89,7 @@ def status(cutover: Cutover) -> Status:
             for row in cutover.events.order_by("at", "pk")[:EVENTS_LIMIT]
         ],
         "samples": _samples(cutover),
-        "nodes": _nodes(cutover, moved),
+        "nodes": _nodes(cutover, moved, nodes),
     }
 
 
@@ -131,17 +133,16 @@ def actions(cutover: Cutover) -> dict[str, bool]:
     }
 
 
-def _judged(cutover: Cutover) -> tuple[phases.Step, tuple[str, ...]] | None:
+def _judged(cutover: Cutover, nodes: Sequence[EdgeNode]) -> tuple[phases.Step, tuple[str, ...]] | None:
     """The running step and what it waits for, or None."""
     if cutover.state not in plans.PHASE_OF:
         return None
     step = plans.step_of(cutover)
-    nodes = plans.views(plans.enrolled_nodes(cutover.namespace_id))
-    verdict = phases.judge(plans.plan_of(cutover), step, cutover.epoch, nodes, 0.0)
+    verdict = phases.judge(plans.plan_of(cutover), step, cutover.epoch, plans.views(nodes), 0.0)
     return step, verdict.missing
 
 
-def _settled(cutover: Cutover) -> bool:
+def _settled(cutover: Cutover, nodes: Sequence[EdgeNode]) -> bool:
     """Whether the cutover has ended and every losing node has reported how many sessions it closed."""
     if not cutover.ended:
         return False
@@ -156,7 +157,7 @@ def _settled(cutover: Cutover) -> bool:
     reported = cutover.figures.get("nodes", {})
     return not cutover.figures.get("sessions_remaining") and all(
         reported.get(node.name, {}).get("epoch", -1) >= max(epochs)
-        for node in plans.enrolled_nodes(cutover.namespace_id)
+        for node in nodes
         if node.live and node.unit.code in closing
     )
 
@@ -205,13 +206,10 @@ def _samples(cutover: Cutover) -> list[dict[str, int]]:
     ]
 
 
-def _nodes(cutover: Cutover, moved: MovedIds) -> list[dict[str, Any]]:
+def _nodes(cutover: Cutover, moved: MovedIds, nodes: Sequence[EdgeNode]) -> list[dict[str, Any]]:
     """The nodes that the gates look at, losing ones first."""
     order = {"losing": 0, "gaining": 1, "both": 1, "bystander": 2}
-    rows = [
-        _node(cutover, node, _role(node.unit.code, moved))
-        for node in plans.enrolled_nodes(cutover.namespace_id)
-    ]
+    rows = [_node(cutover, node, _role(node.unit.code, moved)) for node in nodes]
     return sorted(rows, key=lambda row: (order[row["role"]], row["name"]))
 
 

@@ -15,6 +15,8 @@ from cutover.models import Cutover
 #: A task accompanies a cutover for so long, then hands over to the next.
 ACCOMPANY_S = 8.0
 TICK_S = 0.25
+#: Between two looks at clients that come back late; no worker is held meanwhile.
+REPORT_EVERY_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -23,12 +25,6 @@ log = structlog.get_logger(__name__)
 def run_prechecks(cutover_id: int, keys: list[str] | None = None) -> None:
     """Every check of the cutover (or those of the keys) that is still pending has been run."""
     checking.run(cutover_id, keys)
-
-
-@shared_task(acks_late=True, reject_on_worker_lost=True)
-def run_check(cutover_id: int, key: str) -> None:
-    """One check has been run, if it was pending."""
-    checking.run(cutover_id, [key])
 
 
 @shared_task(acks_late=True, reject_on_worker_lost=True)
@@ -53,13 +49,9 @@ def disconnect(cutover_id: int) -> None:
 
 @shared_task(acks_late=True, reject_on_worker_lost=True)
 def report(cutover_id: int) -> None:
-    """Clients that came back after the last step are in the figures."""
-    deadline = time.monotonic() + ACCOMPANY_S
-    while time.monotonic() < deadline:
-        if not driving.count_late(cutover_id):
-            return
-        time.sleep(TICK_S)
-    jobs.report(cutover_id)
+    """Clients that came back after the last step are in the figures; looked at again while more may come."""
+    if driving.count_late(cutover_id):
+        jobs.report(cutover_id, in_s=REPORT_EVERY_S)
 
 
 @shared_task(acks_late=True, reject_on_worker_lost=True, expires=1)
