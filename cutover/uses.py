@@ -5,7 +5,7 @@ from django.utils.translation import gettext
 
 from cutover import drafts
 from cutover.models import Cutover
-from cutover.rules import Document
+from cutover.rules import Document, in_effect, key_space_of, same_rule
 from domains.services import Draft
 from msha.steering.ranges import MovedIds
 from units.in_use import Kind, Thing
@@ -47,13 +47,24 @@ def _concerns(cutover: Cutover, thing: Thing) -> bool:
 
 
 def make_draft(namespace: Namespace, unit_type: str, entry: Document, *, actor: str, reason: str) -> Draft:
-    """The open draft that asks for this rule, or a new one (`domains.services.DraftMaker`)."""
-    cutover = drafts.open_draft(namespace, unit_type, entry=entry, actor=actor, reason=reason)
+    """The cutover that asks for this rule: the running one, an open draft or a new one.
+
+    The saved rule becomes the one in effect only when its cutover ends; until then it is not forgotten, and
+    asking for it again must not draft it a second time (`domains.services.DraftMaker`).
+    """
+    cutover = running(namespace.pk)
+    if cutover is None or cutover.unit_type != unit_type or not _asks_for(cutover, entry):
+        cutover = drafts.open_draft(namespace, unit_type, entry=entry, actor=actor, reason=reason)
     return Draft(cutover.number, _address(cutover))
+
+
+def _asks_for(cutover: Cutover, entry: Document) -> bool:
+    space = key_space_of(in_effect(cutover.namespace)["rule"])
+    return same_rule(cutover.new_rule, entry, space)
 
 
 def _address(cutover: Cutover) -> str:
     try:
-        return reverse("cutover:adjust", args=[cutover.pk])
+        return reverse("cutover:cutover", args=[cutover.pk])
     except NoReverseMatch:  # an installation without pages
         return ""

@@ -162,3 +162,17 @@ def test_putting_a_saved_change_of_ownership_into_effect_leaves_one_draft(scene:
     assert domains._draft_maker is uses.make_draft
     assert made.number == 1
     assert Cutover.objects.count() == 1
+
+
+def test_what_a_running_cutover_brings_into_effect_is_not_drafted_again(scene: Scene) -> None:
+    from cutover import uses
+
+    running = make_started(scene)
+    assert running.active
+    made = uses.make_draft(scene.namespace, "unit_type", running.new_rule, actor="op", reason="")
+    assert made.number == running.number
+    assert made.url == f"/cutover/{running.pk}/"
+    other = {**running.new_rule, "ranges": {"center": ["0~1"], "unbj": ["2~9999"]}}
+    assert (
+        uses.make_draft(scene.namespace, "unit_type", other, actor="op", reason="").number != running.number
+    )
