@@ -31,7 +31,7 @@ START_TIMEOUT_S = 30.0
 SILENT_TICKS_LIMIT = 10
 #: The same before its first word: a cold start on a busy machine is slow.
 STARTING_TICKS_LIMIT = 60
-#: A worker that lived longer than this is restarted at once.
+#: A worker that listened and lived longer than this is restarted at once.
 STABLE_AFTER_S = 5.0
 LONGEST_RESTART_DELAY_S = 2.0
 #: How long a worker may take to close everything and exit before it is killed.
@@ -496,7 +496,7 @@ class Fleet:
 
     def _restart_later(self, worker: Worker, code: int) -> None:
         loop = asyncio.get_running_loop()
-        if loop.time() - worker.started_at > STABLE_AFTER_S:
+        if worker.listening and loop.time() - worker.started_at > STABLE_AFTER_S:
             self._failures[worker.slot] = 0
         self._failures[worker.slot] += 1
         failures = self._failures[worker.slot]

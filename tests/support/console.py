@@ -31,7 +31,7 @@ from msha.steering.wire import (
 from tests.steering.builders import NAMESPACE_ID
 
 TOKEN = "msha_node_" + "t" * 43
-DEADLINE_S = 20.0
+DEADLINE_S = 40.0
 
 M = TypeVar("M", bound=Message)
 
