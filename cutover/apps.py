@@ -8,14 +8,15 @@ class CutoverConfig(AppConfig):
 
     def ready(self) -> None:
         """Nodes' words reach the running cutover, and what it uses is known to the apps below."""
-        from cutover import driving, uses
+        from cutover import adopting, driving, uses
         from cutover.metrics import Cutovers
         from domains.services import register_draft_maker
         from units import metrics
         from units.in_use import register_use_check
-        from units.signals import node_reported
+        from units.signals import node_reported, rule_adopted
 
         node_reported.connect(driving.heard, dispatch_uid="cutover.driving.heard")
+        rule_adopted.connect(adopting.adopt, dispatch_uid="cutover.adopting.adopt")
         register_draft_maker(uses.make_draft)
         register_use_check(uses.sentence_against)
         metrics.register(Cutovers())

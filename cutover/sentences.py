@@ -101,6 +101,10 @@ def _ending(cutover: Cutover, facts: dict[str, Any]) -> str:
             return gettext(
                 "Not started: the rule in effect changed after the preview. Generate the preview again."
             )
+        case "restored":
+            if facts["arrived"]:
+                return gettext("Done before the database was restored: the edges have the new rule.")
+            return gettext("Undone before the database was restored: the edges have another rule.")
         case "invalid":
             return gettext("Not started: %(problem)s") % {"problem": facts["problem"]}
         case _:
@@ -125,9 +129,12 @@ def event(row: CutoverEvent) -> str:
         case "checks":
             return gettext("Checks run by %(by)s") % by
         case "skipped":
+            from cutover.prechecks import BY_KEY  # it asks nodes, and says sentences of its own
+
+            known = BY_KEY.get(data.get("key", ""))
             return gettext("Check “%(check)s” skipped by %(by)s: %(reason)s") % {
                 **by,
-                "check": data["title"],
+                "check": known.title if known else data["title"],
                 "reason": data["reason"],
             }
         case "started":
