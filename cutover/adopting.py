@@ -1,4 +1,4 @@
-"""After a restore the cutover rows follow what the fleet knows, which is adopted, never undone (PROTOCOL P4)."""
+"""After a restore the cutover rows follow what the fleet knows: adopted, never undone (PROTOCOL P4)."""
 
 from typing import Any
 
