@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
+from cutover import alarms, plans, sentences, status
 from cutover.models import Cutover
 from domains import services as domains
 from units.current import current_namespace
@@ -42,16 +44,22 @@ def banners_for(request: HttpRequest) -> list[Banner]:
     if namespace is None:
         return []
     user: Any = request.user
+    here = _page(request)
     found: list[Banner] = []
     if user.has_perm("units.view_namespace"):
         found += [*_stopped(namespace), *_alarms(namespace)]
     if user.has_perm("cutover.view_cutover"):
-        found += _running(namespace, request.path)
+        found += _running(namespace, here)
     if user.has_perm("domains.view_domain"):
-        found += _unpublished(namespace, user.has_perm("units.publish"), request.path)
+        found += _unpublished(namespace, user.has_perm("units.publish"), here)
     if user.has_perm("units.view_edgenode"):
         found += _skewed(namespace)
     return found
+
+
+def _page(request: HttpRequest) -> str:
+    """The path of the page that the banners stand on, also when htmx asks for them alone."""
+    return urlsplit(request.headers.get("HX-Current-URL", "")).path or request.path
 
 
 def _stopped(namespace: Namespace) -> Iterator[Banner]:
@@ -63,11 +71,27 @@ def _alarms(namespace: Namespace) -> Iterator[Banner]:
     for alarm in Alarm.objects.filter(namespace=namespace, cleared_at=None).order_by("raised_at")[:5]:
         if alarm.sentence == namespace.publishing_stopped:
             continue
-        yield Banner("bad", "warning", alarm.sentence, _("Alarm."))
+        yield Banner("bad", "warning", _said(alarm), _("Alarm."))
+
+
+def _said(alarm: Alarm) -> str:
+    """The alarm in the reader's language where its facts are known; as it was stored otherwise."""
+    number = alarm.subject.removeprefix("#")
+    if not (alarm.kind in (alarms.OVERDUE, alarms.UNDONE) and number.isdigit()):
+        return alarm.sentence
+    cutover = Cutover.objects.filter(namespace=alarm.namespace_id, number=int(number)).first()
+    if cutover is None:
+        return alarm.sentence
+    if alarm.kind == alarms.UNDONE:
+        return sentences.outcome(cutover) or alarm.sentence
+    waiting = status.waiting_for(cutover, plans.enrolled_nodes(cutover.namespace_id))
+    return sentences.overdue(cutover, *waiting) if waiting is not None and waiting[1] else alarm.sentence
 
 
 def _running(namespace: Namespace, here: str) -> Iterator[Banner]:
     for cutover in Cutover.objects.filter(namespace=namespace, state__in=Cutover.ACTIVE):
+        if here.startswith(reverse("cutover:cutover", args=[cutover.pk])):
+            continue  # its own pages say more
         link = reverse("cutover:progress", args=[cutover.pk])
         yield Banner(
             "info",
@@ -75,7 +99,7 @@ def _running(namespace: Namespace, here: str) -> Iterator[Banner]:
             _("It is in step “%(phase)s”, started by %(who)s.")
             % {"phase": cutover.get_state_display(), "who": cutover.started_by or "–"},
             _("Cutover #%(number)d is running.") % {"number": cutover.number},
-            "" if here == link else link,
+            link,
             _("Watch it"),
         )
 

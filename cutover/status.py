@@ -34,7 +34,7 @@ def status(cutover: Cutover) -> Status:
     moved = MovedIds.from_lists(cutover.moved)
     figures = cutover.figures
     nodes = plans.enrolled_nodes(cutover.namespace_id)
-    judged = _judged(cutover, nodes)
+    judged = waiting_for(cutover, nodes)
     return {
         "id": cutover.pk,
         "number": cutover.number,
@@ -133,10 +133,14 @@ def actions(cutover: Cutover) -> dict[str, bool]:
     }
 
 
-def _judged(cutover: Cutover, nodes: Sequence[EdgeNode]) -> tuple[phases.Step, tuple[str, ...]] | None:
-    """The running step and what it waits for, or None."""
+def waiting_for(
+    cutover: Cutover, nodes: Sequence[EdgeNode] | None = None
+) -> tuple[phases.Step, tuple[str, ...]] | None:
+    """The running step and what it waits for, or None; `nodes` are read unless given."""
     if cutover.state not in plans.PHASE_OF:
         return None
+    if nodes is None:
+        nodes = plans.enrolled_nodes(cutover.namespace_id)
     step = plans.step_of(cutover)
     verdict = phases.judge(plans.plan_of(cutover), step, cutover.epoch, plans.views(nodes), 0.0)
     return step, verdict.missing

@@ -27,9 +27,10 @@ window.msha.Curve = class Curve {
   }
 
   // Where nothing changes no sample is stored; the line goes on level to the moment of the last one.
-  show(samples) {
+  show(samples, nowMs = 0) {
     if (!samples.length) return;
-    this.samples = samples;
+    const last = samples[samples.length - 1];
+    this.samples = nowMs > last.ms ? [...samples, { ...last, ms: nowMs }] : samples;
     if (!this.plot) this.make();
     else this.plot.setData(this.data());
   }
@@ -44,7 +45,7 @@ window.msha.Curve = class Curve {
       width: this.place.clientWidth, height: 240,
       legend: { show: false }, // it stands above, in the page's own words
       cursor: { y: false },
-      scales: { x: { time: false, range: (_u, _min, max) => [0, max * 1.02] }, y: { range: (_u, _min, max) => [0, Math.max(1, Math.ceil(max * 1.08))] } },
+      scales: { x: { time: false, range: (_u, _min, max) => [0, Math.max(1, max * 1.02)] }, y: { range: (_u, _min, max) => [0, Math.max(1, Math.ceil(max * 1.08))] } },
       axes: [
         { ...axis, values: (_u, ticks) => ticks.map((t) => `${t} s`) },
         { ...axis, size: 52, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 50000, 100000] },

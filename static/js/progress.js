@@ -86,8 +86,9 @@
       this.showActs(status);
       this.showNodes(status);
       this.showEvents(status.events || []);
-      if (window.msha.curve) window.msha.curve.show(status.samples || []);
       const ended = ["done", "aborted"].includes(status.phase);
+      const nowMs = !ended && status.started_at ? new Date(status.now) - new Date(status.started_at) : 0;
+      if (window.msha.curve) window.msha.curve.show(status.samples || [], nowMs);
       this.toggle("[data-to-report]", ended);
       if (ended && status.settled) this.finish();
     }

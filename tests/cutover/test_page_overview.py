@@ -163,3 +163,24 @@ def test_the_palette_finds_pages_and_cutovers_by_number(scene: Scene, viewer: Cl
     cutover = make_draft(scene)
     assert "/cutover/history/" in shown(viewer, "/admin/search/?s=history&extended=1")
     assert f"/cutover/{cutover.pk}/" in shown(viewer, f"/admin/search/?s=%23{cutover.number}&extended=1")
+
+
+def test_an_alarm_of_a_cutover_is_said_in_the_readers_language(scene: Scene, viewer: Client) -> None:
+    from cutover import services
+    from tests.cutover.builders import grow_old
+
+    cutover = make_started(scene)
+    take_to(scene, cutover, "activate")
+    grow_old(cutover, 11)
+    services.advance(cutover.pk)
+    assert "has waited in" in shown(viewer, "/banners/")
+    viewer.cookies["django_language"] = "zh-hans"
+    assert "步骤等待" in shown(viewer, "/banners/")
+
+
+def test_the_banner_of_a_running_cutover_is_left_out_on_its_own_pages(scene: Scene, viewer: Client) -> None:
+    cutover = make_started(scene)
+    own = f"http://testserver/cutover/{cutover.pk}/progress/"
+    there = viewer.get("/banners/", headers={"HX-Current-URL": own}).content.decode()
+    assert "is running" not in there
+    assert "is running" in viewer.get("/banners/", headers={"HX-Current-URL": "http://x/"}).content.decode()
