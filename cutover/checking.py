@@ -4,6 +4,7 @@ A check is claimed by a conditional UPDATE (pending to running, attempt + 1) and
 for that attempt, so that two workers, or a worker that was thought lost, cannot overwrite each other.
 """
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -26,6 +27,8 @@ from units import audit, publishing
 
 #: Nobody has begun with a pending check by then: no worker runs. The console does it itself.
 PICKED_UP_WITHIN = timedelta(seconds=3)
+#: A check that took longer to judge (it waited for DNS) is not judged once more for other languages.
+SLOW_JUDGEMENT_S = 1.0
 #: A check that runs longer than this was lost with its worker.
 LOST_AFTER = timedelta(seconds=20)
 
@@ -185,8 +188,11 @@ def _contained(
     check: Precheck, scene: Scene, answers: Sequence[tuple[probing.Question, probing.Answer | None]]
 ) -> Verdict:
     """The verdict; a check that cannot be made has failed, and the others go on."""
+    began = time.monotonic()
     try:
         verdict = check.judge(scene, answers)
+        if time.monotonic() - began > SLOW_JUDGEMENT_S:
+            return verdict
         return replace(verdict, reasons=_translated(check, scene, answers, verdict.passed))
     except Exception as error:
         log.error("check_broke", key=check.key, cutover=str(scene.cutover), exc_info=error)
