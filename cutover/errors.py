@@ -7,7 +7,7 @@ from units.errors import Refused
 __all__ = ["InvalidChange", "Refused", "StalePreview"]
 
 
-@dataclass
+@dataclass(eq=False)
 class InvalidChange(Refused):
     """A new rule that cannot be obeyed, or that moves nothing.
 

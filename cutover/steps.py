@@ -35,7 +35,7 @@ State = Cutover.State
 log = structlog.get_logger(__name__)
 
 
-@dataclass
+@dataclass(eq=False)
 class Lost(Exception):
     """Somebody else has taken the step; nothing was changed."""
 

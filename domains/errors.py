@@ -9,7 +9,7 @@ from units.errors import Refused, VersionConflict
 __all__ = ["Misplaced", "Refused", "SavedMeanwhile"]
 
 
-@dataclass
+@dataclass(eq=False)
 class Misplaced(Refused):
     """Input that cannot be used, with the place where it stands.
 

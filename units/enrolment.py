@@ -62,7 +62,7 @@ class Greeted:
     acked: int
 
 
-@dataclass
+@dataclass(eq=False)
 class TurnedAway(Exception):
     """The node may not talk; ``reason`` is said before the connection is closed with ``code``."""
 

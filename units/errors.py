@@ -7,7 +7,7 @@ from django.utils.translation import gettext
 from msha.steering.errors import Terminal, Transient
 
 
-@dataclass
+@dataclass(eq=False)
 class Refused(Terminal):
     """An act that the present state or the given input does not allow; shown to whoever asked for it."""
 
@@ -17,7 +17,7 @@ class Refused(Terminal):
         return self.sentence
 
 
-@dataclass
+@dataclass(eq=False)
 class VersionConflict(Transient):
     """Somebody published between reading and publishing."""
 
@@ -32,7 +32,7 @@ class VersionConflict(Transient):
         ) % {"namespace": self.namespace, "found": self.found, "expected": self.expected}
 
 
-@dataclass
+@dataclass(eq=False)
 class PublishingStopped(Terminal):
     """Nothing may be published until an operator has looked (PROTOCOL P4)."""
 

@@ -42,7 +42,7 @@ class Thing:
         return f"{self.kind} {self.name}"
 
 
-@dataclass
+@dataclass(eq=False)
 class InUse(Terminal):
     """Something that runs relies on what would be removed or moved."""
 

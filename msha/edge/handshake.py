@@ -71,7 +71,7 @@ _HOP_BY_HOP = frozenset(
 _OURS = (b"x-msha-", b"x-forwarded-")
 
 
-@dataclass
+@dataclass(eq=False)
 class InvalidHead(Terminal):
     """A request that is answered with an error, whatever the snapshot says.
 
@@ -90,7 +90,7 @@ class InvalidHead(Terminal):
         return f"{self.status} {self.sentence}"
 
 
-@dataclass
+@dataclass(eq=False)
 class InvalidAnswer(Terminal):
     """A back-source answered something that is not HTTP, or a 101 that RFC 6455 4.1 does not allow."""
 

@@ -38,7 +38,7 @@ class Exit(IntEnum):
     REVOKED = 3
 
 
-@dataclass
+@dataclass(eq=False)
 class InvalidBind(Terminal):
     """The address to listen on is not usable."""
 

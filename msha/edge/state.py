@@ -44,7 +44,7 @@ UNREADABLE = "unreadable"
 LOCK_WAIT_S = 2.0
 
 
-@dataclass
+@dataclass(eq=False)
 class DirectoryInUse(Transient):
     """The lock of the state directory is held by another process."""
 
@@ -64,7 +64,7 @@ class DirectoryInUse(Transient):
         )
 
 
-@dataclass
+@dataclass(eq=False)
 class UnusableDirectory(Terminal):
     """The state directory cannot be used as it is."""
 
@@ -75,7 +75,7 @@ class UnusableDirectory(Terminal):
         return f"The state directory {self.directory} cannot be used: {self.problem}"
 
 
-@dataclass
+@dataclass(eq=False)
 class OlderVersion(Terminal):
     """A snapshot below the one that the directory has (PROTOCOL I6)."""
 
@@ -86,7 +86,7 @@ class OlderVersion(Terminal):
         return f"Version {self.version} is below version {self.stored}, which this node has stored already."
 
 
-@dataclass
+@dataclass(eq=False)
 class OtherDigest(Terminal):
     """A second content for a version that the directory has (PROTOCOL I5)."""
 

@@ -47,7 +47,7 @@ log = structlog.get_logger("msha.edge.workers")
 Command = Callable[[int], list[str]]
 
 
-@dataclass
+@dataclass(eq=False)
 class NotApplied(Transient):
     """At least one worker does not obey the snapshot."""
 

@@ -18,7 +18,7 @@ class Terminal(MshaError):
     """Trying again is useless until somebody changes the input or the world."""
 
 
-@dataclass
+@dataclass(eq=False)
 class InvalidRule(Terminal):
     """A rule, or a part of it, that cannot be obeyed.
 
@@ -50,7 +50,7 @@ class InvalidSource(InvalidRule):
     """A place to read the routerId from, or a transform of it, that does not exist."""
 
 
-@dataclass
+@dataclass(eq=False)
 class InvalidRouterId(Terminal):
     """A handshake whose routerId is unusable; answered with 400."""
 
@@ -61,7 +61,7 @@ class InvalidRouterId(Terminal):
         return f"routerId in {self.source}: {self.problem}"
 
 
-@dataclass
+@dataclass(eq=False)
 class InvalidSnapshot(Terminal):
     """A snapshot document that no edge may obey.
 
@@ -77,7 +77,7 @@ class InvalidSnapshot(Terminal):
         return f"{self.place}: {self.problem}" if self.place else self.problem
 
 
-@dataclass
+@dataclass(eq=False)
 class InvalidMessage(Terminal):
     """A control-stream message that does not have the agreed form."""
 
@@ -87,7 +87,7 @@ class InvalidMessage(Terminal):
         return f"control message: {self.problem}"
 
 
-@dataclass
+@dataclass(eq=False)
 class InvalidStep(Terminal):
     """A cutover step that the phase it starts from does not allow."""
 

@@ -44,7 +44,7 @@ SIZE_LIMIT_BYTES = 4 * 1024 * 1024
 _SLUG = re.compile(r"[A-Za-z0-9_-]{1,63}")
 
 
-@dataclass
+@dataclass(eq=False)
 class InvalidTopology(Terminal):
     """A topology file that cannot be used.
 

@@ -116,3 +116,7 @@ def test_wrong_sources_are_refused_in_a_sentence(sources: object, sentence: str)
 def test_wrong_transforms_are_refused_in_a_sentence(transforms: object, sentence: str) -> None:
     with pytest.raises(InvalidSource, match=sentence):
         parse_transforms(transforms)
+
+
+def test_errors_can_be_hashed_as_tracebacks_and_loggers_do() -> None:
+    assert len({InvalidRouterId("header routerId", "x"), InvalidSource("sources", "x")}) == 2
