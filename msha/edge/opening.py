@@ -78,6 +78,7 @@ class Opening:
         "_rest",
         "_scope",
         "_server",
+        "_server_hung_up",
         "_server_name",
         "_servers",
         "_shell",
@@ -112,6 +113,7 @@ class Opening:
         # the back-source that is being asked
         self._servers: list[str] = []
         self._server: socket.socket | None = None
+        self._server_hung_up = False
         self._server_name = ""
         self._outgoing = b""
         self._interim = 0
@@ -222,8 +224,7 @@ class Opening:
         self._stage = Stage.DECISION
         self._answer = None
         self._status = 0
-        coroutine = self._shell.application(self._scope, self._receive, self._send)
-        assert isinstance(coroutine, Coroutine)
+        coroutine: Any = self._shell.application(self._scope, self._receive, self._send)
         try:
             waits_for = coroutine.send(None)
         except StopIteration:
@@ -307,6 +308,12 @@ class Opening:
                 self._record.reason = str(self._status)
             self._bid(answer)
 
+    def drop(self, reason: str) -> None:
+        """Close the connection without an answer: this edge has none any more."""
+        self._record.decision, self._record.reason = "drop", reason
+        self._status = 0
+        self._bid(b"")
+
     def decide_again(self) -> None:
         """The snapshot no longer gives this id to the unit: let go of the back-source, then decide anew."""
         self._shell.sessions.count("half_open_withdrawn")
@@ -366,6 +373,7 @@ class Opening:
         if self._server is not None:
             shell.reactor.close(self._server)
             self._server = None
+        self._server_hung_up = False
         self._buffer = b""
         self._outgoing = b""
         self._interim = 0
@@ -384,6 +392,8 @@ class Opening:
                 return
             if events & WRITABLE:
                 self._send_request()
+        if events & HANG_UP:
+            self._server_hung_up = True
         if self._stage in (Stage.ANSWER, Stage.BODY) and events & READABLE:
             self._read_answer()
 
@@ -420,7 +430,7 @@ class Opening:
                 continue
             self._buffer += data
             try:
-                self._answer_came()
+                self._answer_came(full=len(data) == _ANSWER_READ_BYTES)
             except InvalidAnswer as error:
                 self._next_server(error.problem)
                 return
@@ -431,8 +441,11 @@ class Opening:
         else:
             self._next_server(failure)
 
-    def _answer_came(self) -> None:
+    def _answer_came(self, *, full: bool) -> None:
         """Look at the answer if its head is whole.
+
+        Args:
+            full: whether more may wait in the kernel.
 
         Raises:
             InvalidAnswer: it is nothing a client may get.
@@ -447,7 +460,7 @@ class Opening:
             head = handshake.parse_response(self._buffer[:end])
             if head.status == 101:
                 handshake.check_switch(head, self._head.key)
-                self._open(head, self._buffer[end:])
+                self._open(head, self._buffer[end:], more=full)
                 return
             if head.status >= 200:
                 break
@@ -473,11 +486,12 @@ class Opening:
 
     # The end
 
-    def _open(self, head: handshake.ResponseHead, down: bytes) -> None:
+    def _open(self, head: handshake.ResponseHead, down: bytes, *, more: bool) -> None:
         """From here on it is a tunnel."""
         shell, record, wish, server = self._shell, self._record, self.wish, self._server
         assert wish is not None
         assert server is not None
+        server_hung_up = self._server_hung_up
         self._server = None
         self._let_go_of_server()
         self._stage = Stage.OVER
@@ -499,7 +513,14 @@ class Opening:
         shell.sessions.add(tunnel)
         shell.account(record)
         shell.opened(tunnel)
-        tunnel.start(handshake.switching_protocols(head), down, self._rest)
+        tunnel.start(
+            handshake.switching_protocols(head),
+            down,
+            self._rest,
+            more_down=more,
+            more_up=self._unread,
+            server_hung_up=server_hung_up,
+        )
 
     def _bid(self, answer: bytes) -> None:
         """The last word to the client, or none."""
@@ -528,7 +549,8 @@ class Opening:
     def _end(self) -> None:
         self._stage = Stage.OVER
         self._shell.head_deadlines.discard(self)
-        self._let_go_of_server()
+        if self.wish is not None:
+            self._let_go_of_server()
         self._cancel_task()
 
     def _cancel_task(self) -> None:

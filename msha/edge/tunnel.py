@@ -128,14 +128,20 @@ class Tunnel:
         """What was read and could not be sent yet, both directions."""
         return len(self._to_client) + len(self._to_server)
 
-    def start(self, head: bytes, down: bytes, up: bytes) -> None:
+    def start(
+        self, head: bytes, down: bytes, up: bytes, *, more_down: bool, more_up: bool, server_hung_up: bool
+    ) -> None:
         """Bytes flow from now on.
 
         Args:
             head: the 101 for the client.
             down: what the back-source sent behind its 101.
             up: what the client sent behind its request.
+            more_down, more_up: whether more may wait in the kernel of which no event will tell.
+            server_hung_up: whether an event has told already that the back-source will send no more.
         """
+        if server_hung_up:
+            self._state |= _SERVER_HUNG_UP
         if down:
             self._down.feed(down)
             self.bytes_down += len(down)
@@ -144,7 +150,10 @@ class Tunnel:
             self._up.feed(up)
             self.bytes_up += len(up)
             self._send_up(up)
-        self.on_turn()
+        if more_down or server_hung_up:
+            self._pump_down()
+        if more_up:
+            self._pump_up()
 
     # What the reactor calls
 

@@ -58,13 +58,14 @@ class Drain:
         self._begun_with = sessions
         self._closed = 0
 
-    def due(self, now: float) -> int:
-        """How many further sessions should be closed now."""
+    def due(self, now: float, open_now: int) -> int:
+        """How many of the sessions that are open now should be closed now."""
         if now < self.patient_until:
             return 0
-        span = self.closed_at - self.patient_until
-        part = 1.0 if now >= self.closed_at or span <= 0 else (now - self.patient_until) / span
-        due = math.ceil(self._begun_with * part) - self._closed
+        if now >= self.closed_at:
+            return open_now
+        part = (now - self.patient_until) / (self.closed_at - self.patient_until)
+        due = min(math.ceil(self._begun_with * part) - self._closed, open_now)
         self._closed += due
         return due
 
@@ -245,7 +246,7 @@ class Worker:
     def _close_all(self, reason: str, code: int) -> None:
         self.sessions.close(list(self.sessions), lambda _: reason, code)
         for opening in list(self.sessions.half_open):
-            opening.abort()
+            opening.drop("edge_closing")
 
     # What happens meanwhile
 
@@ -287,10 +288,9 @@ class Worker:
 
     def _go_on_draining(self, now: float) -> None:
         assert self._drain is not None
-        due = self._drain.due(now)
-        if due:
-            open_ones = [tunnel for tunnel in self.sessions if not tunnel.closing]
-            self.sessions.close(open_ones[:due], lambda _: "edge restarting")
+        open_ones = [tunnel for tunnel in self.sessions if not tunnel.closing]
+        due = self._drain.due(now, len(open_ones))
+        self.sessions.close(open_ones[:due], lambda _: "edge restarting")
         if now >= self._drain.over_at:
             self.waiting.empty()
         if now >= self._drain.over_at + _LAST_WAIT_S:

@@ -229,6 +229,21 @@ def test_frames_behind_both_heads_arrive(worker: EdgeWorker, back_source: BackSo
         assert session.read_frame().payload == b"while the back-source thinks"
 
 
+def test_an_end_of_the_back_source_that_comes_with_its_101_is_not_missed(
+    worker: EdgeWorker, back_source: BackSource
+) -> None:
+    assert worker.worker is not None
+    with worker.connect() as client:
+        client.send(handshake_head(router_id=5))
+        session = back_source.take()
+        worker.worker.reactor.loop.call_soon_threadsafe(time.sleep, 0.5)  # so that all comes in one event
+        session.switch(rest=frame(b"x" * 100_000, 2))
+        session.close()
+        assert client.answer().status == 101
+        assert client.read_frame().payload == b"x" * 100_000
+        assert client.ended()
+
+
 # Back-sources that fail
 
 

@@ -300,6 +300,7 @@ def test_parking_closes_listener_and_sessions_and_says_so(
 ) -> None:
     session = worker.open(back_source, 5)
     waiting, server = half_open(worker, back_source, 6)
+    waiting.send(frame(b"early", mask=b"abcd"))
     worker.agent.say("park")
     assert closed(session, "edge parked")
     worker.agent.hear("parked")
@@ -351,6 +352,17 @@ def test_a_drain_closes_what_does_not_end_within_its_time(
     worker.agent.hear("empty")
     assert 0.9 < ends[0] < ends[-1] < 2.5
     assert ends[-1] - ends[0] > 0.4, "they were closed all at once"
+
+
+def test_a_drain_closes_sessions_that_opened_after_it_began_too(
+    worker: EdgeWorker, back_source: BackSource
+) -> None:
+    client, server = half_open(worker, back_source)
+    begin_drain(worker, 2)
+    server.switch()
+    assert client.answer().status == 101
+    assert closed((client, server), "edge restarting")
+    worker.agent.hear("empty")
 
 
 def test_connections_that_the_kernel_had_taken_are_served_before_the_drain(
