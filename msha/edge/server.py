@@ -114,7 +114,8 @@ class Shell:
         count(f"decision_{record.decision}")
         if record.reason:
             count(f"reason_{record.reason}")
-        self.log.handshake(record, self.reactor.now())
+        if record.decision != "http" or record.status >= 400:  # health checks would fill the log
+            self.log.handshake(record, self.reactor.now())
 
     # As an endpoint of the reactor
 

@@ -102,7 +102,7 @@ def test_a_session_that_was_moved_says_so(
     assert (ended["ended_by"], ended["reason"]) == ("edge", "moved to unbj")
 
 
-def test_every_kind_of_answer_has_its_line(
+def test_every_kind_of_answer_but_a_good_health_check_has_its_line(
     logging_worker: EdgeWorker, back_source: BackSource, lines: Lines
 ) -> None:
     for head in (
@@ -111,6 +111,7 @@ def test_every_kind_of_answer_has_its_line(
         HEADS["a key with HTTP/1.0"][0],
         HEADS["a TLS hello"][0],
         b"GET /.well-known/msha/status HTTP/1.0\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: websocket.test\r\n\r\n",
     ):
         client, _ = logging_worker.ask(head)
         client.read_to_end()
@@ -123,7 +124,7 @@ def test_every_kind_of_answer_has_its_line(
         ("refuse", "unknown_host", 421),
         ("invalid", "downgraded", 400),
         ("invalid", "not_http", 400),
-        ("http", "200", 200),
+        ("http", "426", 426),
         ("drop", "not_in_sync", 0),
     ]
 
