@@ -164,9 +164,9 @@ def table_or_none(unit_type: Mapping[str, Any], key_space: KeySpace) -> RangeTab
         return None
 
 
-def segments_data(bar: Bar) -> list[list[Any]]:
-    """The segments for the script of the bar: ``[[first, last, code], ...]``."""
-    return [[segment.first, segment.last, segment.unit.code] for segment in bar.segments]
+def segments_data(table: RangeTable) -> list[list[Any]]:
+    """The table, exact ids included, for the script of the bar: ``[[first, last, code], ...]``."""
+    return [[start, end - 1, code] for start, end, code in table.segments()]
 
 
 def looks_data(looks: Iterable[UnitLook]) -> dict[str, list[str]]:

@@ -189,6 +189,13 @@ class TableForm:
         exact = [(single, unit) for unit, ids in self._exact_ids.items() for single in ids]
         return RangeTable(self.key_space, tuple(_joined(ranges)), tuple(exact))
 
+    def table_or_none(self) -> RangeTable | None:
+        """The table, if the form says one; a refusal that it already bears stays."""
+        borne, self.refusal = self.refusal, ""
+        valid = self.is_valid()
+        self.refusal = borne or self.refusal
+        return self.table() if valid else None
+
     # -- acts on the table ----------------------------------------------------------------------------------
 
     def assigned(self) -> RangeTable | None:

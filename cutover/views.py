@@ -225,16 +225,13 @@ class TablePage(WizardPage):
         """What the table round the form shows."""
         before = self.table(self.in_effect)
         assert before is not None
-        valid = not any(row.error for row in form.rows) and all(row.last is not None for row in form.rows)
-        after = form.table() if valid else before
-        moved = MovedIds() if not valid else moved_between(
-            self.in_effect, rule_of(self.in_effect, RangeTable(after.key_space, after.ranges)), self.key_space
-        )  # fmt: skip
+        after = form.table_or_none() or before
+        moved = moved_between(self.in_effect, rule_of(self.in_effect, after), self.key_space)
         return {
             "form": form,
             "refusal": form.refusal,
             "rows": table_rows(form, before, self.looks),
-            "before": draw(before, self.looks),
+            "in_effect": before,
             "bar": draw(after, self.looks, moved),
             "moved_text": moves_sentence(moved, self.key_space, self.looks),
             "has_exact": any(row.text or row.error for row in form.exact),

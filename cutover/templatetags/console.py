@@ -14,6 +14,7 @@ from django.utils.translation import gettext, ngettext
 
 from cutover import banners as all_banners
 from cutover.bars import Bar, Looks, looks_data, segments_data
+from msha.steering.ranges import RangeTable
 
 register = template.Library()
 
@@ -97,9 +98,9 @@ def range_bar(bar: Bar, label: str = "") -> dict[str, Any]:
 
 
 @register.simple_tag
-def bar_data(bar: Bar, looks: Looks) -> str:
+def bar_data(before: RangeTable, looks: Looks) -> str:
     """What the script of an editable bar needs, for a ``data-`` attribute."""
-    return json.dumps({"before": segments_data(bar), "units": looks_data(looks.values())})
+    return json.dumps({"before": segments_data(before), "units": looks_data(looks.values())})
 
 
 @register.inclusion_tag("console/_same_act.html")

@@ -21,7 +21,8 @@
       this.codes = [...this.form.querySelectorAll("input[name='unit']")].map((input) => input.value);
       this.handles = this.lasts.slice(0, -1).map((input, index) => this.makeHandle(input, index));
       this.classList.add("editable");
-      for (const input of this.lasts) input.addEventListener("input", () => this.draw());
+      this.exacts = [...this.form.querySelectorAll("input[name^='exact-']")];
+      for (const input of [...this.lasts, ...this.exacts]) input.addEventListener("input", () => this.draw());
       this.draw();
     }
 
@@ -119,10 +120,39 @@
       });
     }
 
+    // Single ids that override the ranges, as typed: [[id, code], ...], ascending.
+    exact() {
+      const found = new Map();
+      for (const input of this.exacts) {
+        for (const word of input.value.split(/[\s,，]+/)) {
+          const id = Number.parseInt(word, 10);
+          if (String(id) === word && id >= this.min && id <= this.max) found.set(id, input.name.slice("exact-".length));
+        }
+      }
+      return [...found].sort((one, other) => one[0] - other[0]);
+    }
+
+    // The ranges with the exact ids cut out of them.
+    overlaid(segments) {
+      const exact = this.exact();
+      if (!exact.length) return segments;
+      const found = [];
+      for (const [start, last, code] of segments) {
+        let first = start;
+        for (const [id, owner] of exact.filter(([single]) => single >= start && single <= last)) {
+          if (first < id) found.push([first, id - 1, code]);
+          found.push([id, id, owner]);
+          first = id + 1;
+        }
+        if (first <= last) found.push([first, last, code]);
+      }
+      return found;
+    }
+
     // Ranges whose owner differs from the rule in effect: [first, last, losing, gaining].
     moved(segments) {
       const found = [];
-      for (const [first, last, gaining] of segments) {
+      for (const [first, last, gaining] of this.overlaid(segments)) {
         for (const [oldFirst, oldLast, losing] of this.before) {
           const from = Math.max(first, oldFirst);
           const to = Math.min(last, oldLast);
@@ -139,10 +169,15 @@
       const segments = this.segments();
       const moved = this.moved(segments);
       this.drawPicture(segments, moved);
+      let shownAt = -100;
       segments.slice(0, -1).forEach(([first, last], index) => {
         const handle = this.handles[index];
         const [low, high] = this.bounds(index);
-        handle.style.left = `${this.share(last + 1)}%`;
+        const place = this.share(last + 1);
+        const room = ((place - shownAt) / 100) * this.picture.getBoundingClientRect().width;
+        handle.classList.toggle("crowded", room < 92); // two numbers on top of each other say nothing
+        if (room >= 92) shownAt = place;
+        handle.style.left = `${place}%`;
         handle.setAttribute("aria-valuemin", low);
         handle.setAttribute("aria-valuemax", high);
         handle.setAttribute("aria-valuenow", last);

@@ -55,6 +55,10 @@ def test_the_range_bar_by_keyboard_and_mouse(play: Play) -> None:
     assert bar["released"] == bar["dragged"]
     assert bar["typed"] == [6380, 6380]
     assert bar["row"] == "6381"
+    before = ["center" if router_id <= start else "unbj" for router_id in range(10000)]
+    after = ["center" if i <= 6380 and i not in (7, 6000, 9998) else "unbj" for i in range(10000)]
+    moved = sum(one != other for one, other in zip(before, after, strict=True))
+    assert bar["withExact"].startswith(f"{moved} of 10000 ids move: "), bar["withExact"]
     assert bar["invalid"] == "true"
     assert "leaves no id for what follows" in bar["refusal"]
     assert [error for error in bar.errors if "422" not in error] == []

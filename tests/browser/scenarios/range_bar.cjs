@@ -38,6 +38,10 @@ module.exports = async ({ options, facts, signedIn }) => {
   await input.fill("6380");
   facts.typed = await value();
   facts.row = await page.locator("[data-range-row]").nth(1).locator("[data-first]").innerText();
+  await page.click("#exact-ids summary");
+  await page.locator("#exact-ids input").last().fill("7, 6000, 9998");
+  facts.withExact = (await page.locator("[data-moved-sentence] p").innerText()).trim();
+  await page.locator("#exact-ids input").last().fill("");
   await input.fill("99999");
   facts.invalid = await input.getAttribute("aria-invalid");
   await page.click("button.primary[value=preview]");
