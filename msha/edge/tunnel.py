@@ -37,6 +37,8 @@ _UP_CUT = 256  # what still comes from the client is not for the back-source
 _GONE = 512  # no longer a session: at most the client's end is being waited for
 _FINISHED = 1024
 
+_NOTHING_LEFT = _SERVER_ENDED | _CLIENT_SHUT | _UP_CUT
+
 
 class EndedBy(StrEnum):
     """Who ended a session."""
@@ -257,7 +259,9 @@ class Tunnel:
         self._state |= _SERVER_ENDED | _DOWN_CUT
         if self.ended_by is None:
             self.ended_by = EndedBy.BACK_SOURCE
-        if not self._state & _CLOSING:
+        if self._state & _CLOSING:
+            self._state |= _UP_CUT
+        else:
             self._sessions.await_end(self)
         self._settle()
 
@@ -358,6 +362,8 @@ class Tunnel:
             self._put_close_down()
         if self._up.between and not self._state & (_UP_CUT | _FINISHED):
             self._put_close_up()
+        if self._state & _SERVER_ENDED:
+            self._state |= _UP_CUT
         self._settle()
 
     def _closing_down(self, data: bytes) -> None:
@@ -402,8 +408,8 @@ class Tunnel:
         if state & _UP_CUT and not self._to_server and not state & _SERVER_SHUT:
             self._state |= _SERVER_SHUT
             _shut_down(self._server)
-        if self._state & _SERVER_ENDED and self._state & _CLIENT_SHUT:
-            # The back-source has let go and the client has been told all: no longer served here.
+        if self._state & _NOTHING_LEFT == _NOTHING_LEFT:
+            # Nothing of the back-source's can reach the client any more, nor of the client's the back-source.
             if not self._state & _GONE:
                 self._state |= _GONE
                 self._sessions.remove(self)

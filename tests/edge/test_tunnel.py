@@ -413,6 +413,36 @@ def test_a_session_counts_until_its_back_source_has_let_go(
     drained(worker)
 
 
+def test_a_session_counts_while_its_back_source_may_still_listen(
+    worker: EdgeWorker, back_source: BackSource
+) -> None:
+    client, session = worker.open(back_source)
+    session.half_close()
+    assert client.ended()
+    client.send_frame(b"still here")
+    assert session.read_frame().payload == b"still here"
+    assert worker.worker is not None
+    assert len(worker.worker.sessions) == 1
+    freeze(worker, back_source)
+    drained(worker)
+    expect_close_at_back_source(session)
+
+
+def test_a_half_frame_does_not_keep_a_session_whose_back_source_has_ended(
+    worker: EdgeWorker, back_source: BackSource
+) -> None:
+    client, session = worker.open(back_source)
+    client.send(frame(b"x" * 100, mask=b"abcd")[:50])
+    assert session.read(50)
+    session.half_close()
+    assert client.ended()
+    freeze(worker, back_source)
+    drained(worker)
+    assert session.ended()
+    worker.agent.stats(lambda said: said["counters"].get("ended_by_edge") == 1)
+    assert "close_aborted" not in worker.agent.said[-1]["counters"]
+
+
 def test_nothing_of_either_peer_passes_after_the_close(worker: EdgeWorker, back_source: BackSource) -> None:
     client, session = worker.open(back_source)
     freeze(worker, back_source)
