@@ -65,6 +65,7 @@ class Act:
 
     Attributes:
         possible: the present state allows it; ``allowed``: so do the user's permissions.
+        command: the same act as a line for a shell.
     """
 
     name: str
@@ -73,11 +74,13 @@ class Act:
     css: str
     possible: bool
     allowed: bool
+    command: str
 
 
 def acts_shown(status: Mapping[str, Any], *, may: bool) -> list[Act]:
     """Abort, turn around, finish; also those not possible now, for the script to show later."""
     possible = status["actions"]
+    command = f"mshactl cutover %s {status['number']} -n {status['namespace']} --reason '…'"
     return [
         Act(
             "abort",
@@ -89,6 +92,7 @@ def acts_shown(status: Mapping[str, Any], *, may: bool) -> list[Act]:
             "danger",
             possible["abort"],
             may,
+            command % "abort",
         ),
         Act(
             "turn_around",
@@ -101,6 +105,7 @@ def acts_shown(status: Mapping[str, Any], *, may: bool) -> list[Act]:
             "danger",
             possible["turn_around"],
             may,
+            command % "turn-around",
         ),
         Act(
             "finish",
@@ -113,6 +118,7 @@ def acts_shown(status: Mapping[str, Any], *, may: bool) -> list[Act]:
             "warn-soft",
             possible["finish"],
             may,
+            command % "finish",
         ),
     ]
 

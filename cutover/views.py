@@ -141,11 +141,22 @@ class WizardPage(ConsolePage):
                 "looks": self.looks,
                 "key_space": self.key_space,
                 "command": services.command(cutover),
+                **self.commands,
                 "next_link": link_to(cutover) if at is not self.place else "",
                 **context,
             },
             status=status,
         )
+
+    @property
+    def commands(self) -> dict[str, str]:
+        """What the buttons of the later steps do, as lines for a shell."""
+        which = f"{self.cutover.number} -n {self.cutover.namespace.name}"
+        return {
+            "start_command": f"mshactl cutover start {which} --wait",
+            "watch_command": f"mshactl cutover watch {which}",
+            "rollback_command": f"mshactl cutover rollback {which}",
+        }
 
     @property
     def titles(self) -> dict[str, Any]:
@@ -509,7 +520,7 @@ class Checks(Precheck):
     acts: ClassVar[dict[str, str]] = {}
 
     def step(self, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
-        shown = {"cutover": self.cutover, **self.checks(), **context}
+        shown = {"cutover": self.cutover, **self.commands, **self.checks(), **context}
         return render(self.request, "cutover/_precheck.html", shown, status=status)
 
 
@@ -621,7 +632,6 @@ class Report(Running):
                 "duration": duration(cutover),
                 "rollbacks": cutover.rollbacks.exclude(state=Cutover.State.DISCARDED),
                 "rollback_possible": self.status["actions"]["rollback"],
-                "rollback_command": f"mshactl cutover rollback {cutover.number} -n {cutover.namespace.name}",
                 **self.titles,
                 **context,
             },

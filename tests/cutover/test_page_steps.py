@@ -237,3 +237,37 @@ def test_a_check_says_its_reason_in_the_language_of_whoever_reads_it(scene: Scen
     page = operator.get(page_of(cutover, "precheck")).content.decode()
     assert "每个 id 恰好属于一个单元" in page
     assert "Every id has exactly one owner" not in page
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        ("preview", "mshactl cutover start -n demo --unit-type unit_type --ranges "),
+        ("precheck", "mshactl cutover start 1 -n demo --wait"),
+        ("confirm", "mshactl cutover start 1 -n demo --wait"),
+    ],
+)
+def test_a_step_shows_its_act_as_a_line_for_the_shell(
+    scene: Scene, operator: Client, place: str, line: str
+) -> None:
+    cutover = make_checked(scene)
+    line = line.replace("-n demo", f"-n {scene.namespace.name}")
+    assert line in operator.get(page_of(cutover, place)).content.decode()
+
+
+def test_every_act_on_a_running_cutover_is_a_command_that_mshactl_has(scene: Scene, operator: Client) -> None:
+    import html
+    import re
+    import shlex
+
+    from msha.cli import main
+
+    cutover = make_started(scene)
+    page = html.unescape(operator.get(page_of(cutover, "progress")).content.decode())
+    lines = set(re.findall(r"<code>(mshactl [^<]+)</code>", page))
+    assert len(lines) == 4
+    group = main.commands["cutover"]
+    for line in lines:
+        words = shlex.split(line)
+        command = group.commands[words[2]]  # type: ignore[attr-defined]
+        command.make_context(words[2], words[3:], resilient_parsing=False)
