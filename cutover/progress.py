@@ -67,7 +67,7 @@ def observe(cutover: Cutover, nodes: Sequence[EdgeNode], now: datetime) -> bool:
     """
     found = news(cutover, nodes, now)
     CutoverEvent.objects.bulk_create(found.events)
-    if found.counted:
+    if found.counted and cutover.state != Cutover.State.PREPARE:  # nothing is closed before FREEZE
         _sample(cutover, found.figures, now)
     if found:
         cutover.figures = found.figures
@@ -139,12 +139,18 @@ def _count(cutover: Cutover, nodes: Sequence[EdgeNode], figures: Figures) -> boo
 
 
 def _sample(cutover: Cutover, figures: Figures, now: datetime) -> None:
-    last = cutover.samples.order_by("-at").values_list("at", flat=True).first()
-    if last is not None and now - last < SAMPLE_EVERY:
-        # The newest point follows the counts, so that the curve ends where the figures do.
-        cutover.samples.filter(at=last).update(**_point(figures))
+    last = list(cutover.samples.order_by("-at").values_list("at", flat=True)[:2])
+    if len(last) == 2 and now - last[0] < SAMPLE_EVERY:
+        # The newest point follows the counts, so that the curve ends where the figures do; the first stays.
+        cutover.samples.filter(at=last[0]).update(**_point(figures))
         return
     ProgressSample.objects.create(cutover=cutover, at=now, **_point(figures))
+
+
+def begin_curve(cutover: Cutover, now: datetime) -> None:
+    """The curve has its first point, where nothing is closed yet; the preview counted what remains."""
+    expected = sum(count for _, _, count in cutover.impact.get("pairs", []))
+    ProgressSample.objects.create(cutover=cutover, at=now, remaining=expected)
 
 
 def _point(figures: Figures) -> dict[str, int]:

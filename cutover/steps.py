@@ -356,6 +356,7 @@ def _publish(situation: Situation, to: Step, *, by: str = "", reason: str = "") 
         "cutover_step", cutover=str(cutover), phase=str(to.phase), version=snapshot.version, **_shape(to)
     )
     if to.phase is Phase.PREPARE:
+        progress.begin_curve(cutover, now)
         jobs.disconnect(cutover.pk)
     return _verdict(cutover, situation.views, now).outcome is not Outcome.WAIT
 

@@ -196,8 +196,15 @@ def figures(cutover: Cutover) -> tuple[int, int, int]:
     return status["sessions_closed"], status["sessions_remaining"], status["reconnected"]
 
 
-def test_sessions_are_summed_over_nodes_and_drawn_as_a_curve(scene: Scene) -> None:
+def freezing(scene: Scene) -> Cutover:
     cutover = make_started(scene)
+    scene.all_ack()
+    assert state_of(cutover) == State.FREEZE
+    return cutover
+
+
+def test_sessions_are_summed_over_nodes_and_drawn_as_a_curve(scene: Scene) -> None:
+    cutover = freezing(scene)
     says(LOSING, scene, cutover, closed=3, remaining=9)
     assert figures(cutover) == (3, 9, 0)
     says(LOSING, scene, cutover, closed=12)
@@ -208,10 +215,18 @@ def test_sessions_are_summed_over_nodes_and_drawn_as_a_curve(scene: Scene) -> No
 
 
 def test_the_curve_has_a_point_every_quarter_of_a_second(scene: Scene) -> None:
-    cutover = make_started(scene)
+    cutover = freezing(scene)
     for closed in range(1, 6):
         says(LOSING, scene, cutover, closed=closed)
-    assert len(services.status(cutover)["samples"]) <= 2
+    assert len(services.status(cutover)["samples"]) <= 3
+
+
+def test_the_curve_begins_with_the_sessions_that_were_counted_for_the_preview(scene: Scene) -> None:
+    cutover = make_started(scene, advance=False)
+    Cutover.objects.filter(pk=cutover.pk).update(impact={"pairs": [["unbj", "center", 12]]})
+    services.advance(cutover.pk)
+    says(LOSING, scene, cutover)  # it has heard of the cutover, and nothing is closed yet
+    assert [point["remaining"] for point in services.status(cutover)["samples"]] == [12]
 
 
 def test_the_counts_of_another_cutover_are_not_taken(scene: Scene) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from msha.demo.fleet import Fleet
+from msha.remote import Console, Refusal
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +27,12 @@ def status(fleet: Fleet) -> dict[str, Any]:
     return value
 
 
+def owner(fleet: Fleet, router_id: int) -> str:
+    """The unit that serves the id by the version in effect."""
+    done = fleet.mshactl("route", str(router_id), "-n", "demo", "-o", "json")
+    return str(json.loads(done.stdout)["unit"])
+
+
 def until(fact: Callable[[], bool], timeout_s: float = 40.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not fact():
@@ -35,8 +42,6 @@ def until(fact: Callable[[], bool], timeout_s: float = 40.0) -> None:
 
 def connected(fleet: Fleet) -> bool:
     """Whether every edge obeys the newest version and the console knows it."""
-    from msha.remote import Console, Refusal
-
     console = Console(fleet.console_url, fleet.api_token)
     try:
         nodes = console.get("namespaces/demo/nodes")
@@ -83,8 +88,7 @@ def test_a_cutover_ends_although_the_console_is_killed_in_its_midst(fleet: Fleet
     fleet.start("console")
     until(lambda: status(fleet)["phase"] in ("done", "aborted"))
     result = status(fleet)
-    in_effect = json.loads(fleet.mshactl("route", "6000", "-n", "demo", "-o", "json").stdout)["unit"]
-    assert in_effect == ("center" if result["phase"] == "done" else "unbj")
+    assert owner(fleet, 6000) == ("center" if result["phase"] == "done" else "unbj")
     assert result["waiting"] == ""
 
 
@@ -101,3 +105,45 @@ def test_a_cutover_whose_losing_edge_is_gone_undoes_itself_and_names_it(fleet: F
     assert "edge-unbj" in result["alarm"]
     fleet.start("edge-unbj")
     until(lambda: connected(fleet) and status(fleet)["alarm"] is None)
+
+
+def started(console: Console) -> str:
+    """The address of a cutover to the new rule that was started a moment ago."""
+    base = "namespaces/demo/cutovers"
+    ranges = {"center": ["0~6380"], "unbj": ["6381~9999"]}
+    address = f"{base}/{console.post(base, {'ranges': ranges})['number']}"
+    console.post(f"{address}/preview")
+    console.post(f"{address}/checks")
+    until(lambda: console.get(address)["phase"] == "checked")
+    console.post(f"{address}/start", {"namespace": "demo"})
+    return address
+
+
+def turned_around(console: Console, address: str) -> bool:
+    """Whether a turn-around was accepted before the cutover had ended."""
+    while True:
+        try:
+            console.post(f"{address}/turn-around", {"reason": "test"})
+            return True
+        except Refusal as refusal:
+            if "does not run" in str(refusal):
+                return False
+
+
+@pytest.mark.usefixtures("back_at_the_start")
+def test_a_cutover_is_turned_around_after_its_ids_have_begun_to_move(fleet: Fleet) -> None:
+    console = Console(fleet.console_url, fleet.api_token)
+    try:
+        for _ in range(5):  # from ACTIVATE to the end it is about a tenth of a second
+            address = started(console)
+            if turned_around(console, address):
+                break
+            assert cutover(fleet, "rollback", "--yes", "--wait").returncode == 0
+        else:
+            pytest.fail("no turn-around was early enough")
+        until(lambda: console.get(address)["phase"] == "aborted")
+        result = console.get(address)
+    finally:
+        console.close()
+    assert (result["ending"], result["turns"]) == ("turned", 1)
+    assert owner(fleet, 6000) == "unbj"
