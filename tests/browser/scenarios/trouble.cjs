@@ -39,7 +39,7 @@ module.exports = async ({ options, facts, signedIn }) => {
   const abort = page.locator("[data-act=abort]");
   facts.consequence = (await abort.locator("p").first().innerText()).trim();
   await abort.locator("input[name=reason]").fill("it is not coming back");
-  await abort.locator("button").click();
+  await abort.locator("button[value=abort]").click();
   await page.waitForFunction(() => document.querySelector("[data-state]").textContent.includes("aborted"));
   await page.click("[data-to-report]");
   await at("report");
