@@ -218,8 +218,9 @@ def test_a_101_in_pieces_opens_a_tunnel(worker: EdgeWorker, back_source: BackSou
 def test_frames_behind_both_heads_arrive(worker: EdgeWorker, back_source: BackSource) -> None:
     with worker.connect() as client:
         client.send(handshake_head(router_id=5) + frame(b"early", mask=b"abcd"))
-        client.send(frame(b"while the back-source thinks", mask=b"efgh"))
         session = back_source.take()
+        client.send(frame(b"while the back-source thinks", mask=b"efgh"))
+        time.sleep(0.1)  # so that its event comes before the tunnel
         session.switch(rest=frame(b"welcome") + frame(b"x" * 70_000)[:50_000])
         session.send(frame(b"x" * 70_000)[50_000:])
         assert client.answer().status == 101
@@ -227,6 +228,19 @@ def test_frames_behind_both_heads_arrive(worker: EdgeWorker, back_source: BackSo
         assert client.read_frame().payload == b"x" * 70_000
         assert session.read_frame().payload == b"early"
         assert session.read_frame().payload == b"while the back-source thinks"
+
+
+def test_what_did_not_fit_into_one_read_with_the_101_is_not_missed(
+    worker: EdgeWorker, back_source: BackSource
+) -> None:
+    assert worker.worker is not None
+    with worker.connect() as client:
+        client.send(handshake_head(router_id=5))
+        session = back_source.take()
+        worker.worker.reactor.loop.call_soon_threadsafe(time.sleep, 0.5)  # so that all comes in one event
+        session.switch(rest=frame(b"x" * 100_000, 2))
+        assert client.answer().status == 101
+        assert client.read_frame().payload == b"x" * 100_000
 
 
 def test_an_end_of_the_back_source_that_comes_with_its_101_is_not_missed(

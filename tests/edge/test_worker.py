@@ -4,12 +4,14 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from msha.steering.snapshot import load
 from tests.support.edge_worker import (
     Agent,
     EdgeWorker,
@@ -263,6 +265,43 @@ def test_a_101_that_is_already_there_opens_nothing_after_a_freeze(
         assert (len(worker.worker.sessions), len(worker.worker.sessions.half_open)) == (0, 0)
         client.close()
         worker.apply(make_config({"center": [back_source.address]}), make_rule(epoch=6))
+
+
+@pytest.mark.parametrize("turns", range(7))
+def test_a_freeze_finds_a_held_handshake_wherever_it_is_on_its_way_to_a_tunnel(
+    worker: EdgeWorker, back_source: BackSource, turns: int
+) -> None:
+    """Woken by an abort and frozen again so many turns of the loop later."""
+    running = worker.worker
+    assert running is not None
+    config = make_config({"center": [back_source.address]})
+    freeze = make_cutover("freeze", MOVED)
+    worker.apply(config, make_rule(epoch=5, cutover=freeze))
+    client = worker.connect()
+    client.send(handshake_head(router_id=1500))
+    worker.agent.stats(lambda said: said["held"] == 1)
+    aborted = load(make_snapshot(10, config, make_rule(epoch=6)).body)
+    frozen = load(make_snapshot(11, config, make_rule(epoch=7, cutover=freeze)).body)
+    done = threading.Event()
+
+    def after(left: int) -> None:
+        if left:
+            running.reactor.loop.call_soon(after, left - 1)
+        else:
+            running._obey(frozen)
+            done.set()
+
+    def begin() -> None:
+        running._obey(aborted)
+        after(turns)
+
+    running.reactor.loop.call_soon_threadsafe(begin)
+    assert done.wait(TIMEOUT_S)
+    worker.agent.stats(lambda said: said["held"] == 1)
+    assert (len(running.sessions), len(running.sessions.half_open)) == (0, 0)
+    published = make_snapshot(12, config, make_rule(AFTER, epoch=8))
+    worker.agent.apply(published)
+    assert client.answer().status == 302
 
 
 def test_a_half_open_handshake_counts_as_half_open(worker: EdgeWorker, back_source: BackSource) -> None:

@@ -1,0 +1,188 @@
+"""The reactor with real sockets and endpoints that only remember."""
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+import uvloop
+
+from msha.edge.reactor import INPUT, DeadlineQueue, Reactor
+
+
+class Memory:
+    """An endpoint that remembers what it was told, and does what the test says on its first event."""
+
+    def __init__(self, react: Callable[[], None] = lambda: None) -> None:
+        self.events: list[int] = []
+        self.late = 0
+        self.turns = 0
+        self.aborted = False
+        self._react: Callable[[], None] | None = react
+
+    def on_event(self, descriptor: int, events: int) -> None:
+        """Remember it."""
+        self.events.append(events)
+        react, self._react = self._react, None
+        if react is not None:
+            react()
+
+    def on_deadline(self) -> None:
+        """Remember it."""
+        self.late += 1
+
+    def on_turn(self) -> None:
+        """Remember it."""
+        self.turns += 1
+
+    def abort(self) -> None:
+        """Remember it."""
+        self.aborted = True
+
+
+@pytest.fixture
+def pairs() -> Iterator[Callable[[], tuple[socket.socket, socket.socket]]]:
+    """Makes connected sockets."""
+    made: list[socket.socket] = []
+
+    def make() -> tuple[socket.socket, socket.socket]:
+        pair = socket.socketpair()
+        for sock in pair:
+            sock.setblocking(False)
+        made.extend(pair)
+        return pair
+
+    yield make
+    for sock in made:
+        sock.close()
+
+
+def run(scene: Callable[[Reactor], Awaitable[Any]]) -> None:
+    """The scene, with a running reactor."""
+
+    async def play() -> None:
+        reactor = Reactor(asyncio.get_running_loop())
+        reactor.start()
+        try:
+            await scene(reactor)
+        finally:
+            reactor.stop()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(play())
+
+
+Pairs = Callable[[], tuple[socket.socket, socket.socket]]
+
+
+def test_an_event_of_a_closed_socket_is_not_told_to_its_successor(pairs: Pairs) -> None:
+    async def scene(reactor: Reactor) -> None:
+        ends = [pairs() for _ in range(2)]
+        successor = Memory()
+
+        def replace(closed: int) -> Callable[[], None]:
+            def react() -> None:
+                reactor.close(ends[closed][0])
+                successors = pairs()
+                reactor.watch(successors[0].fileno(), successor)
+
+            return react
+
+        memories = [Memory(replace(1)), Memory(replace(0))]
+        for (ours, _), memory in zip(ends, memories, strict=True):
+            reactor.watch(ours.fileno(), memory)
+        for _, theirs in ends:
+            theirs.send(b"x")  # both events are in one batch
+        await asyncio.sleep(0.05)
+        assert sum(bool(memory.events) for memory in memories) == 1
+        assert successor.events
+        assert not any(events & INPUT for events in successor.events)
+
+    run(scene)
+
+
+def test_an_error_of_ours_costs_one_connection(pairs: Pairs) -> None:
+    def fail() -> None:
+        raise RuntimeError("an error of ours")
+
+    async def scene(reactor: Reactor) -> None:
+        bad, good = Memory(fail), Memory()
+        for memory in (bad, good):
+            ours, theirs = pairs()
+            reactor.watch(ours.fileno(), memory)
+            theirs.send(b"x")
+        await asyncio.sleep(0.05)
+        assert bad.aborted
+        assert good.events
+        assert not good.aborted
+
+    run(scene)
+
+
+def test_an_error_in_a_deadline_does_not_stop_the_clock() -> None:
+    class Failing(Memory):
+        def on_deadline(self) -> None:
+            raise RuntimeError("an error of ours")
+
+    async def scene(reactor: Reactor) -> None:
+        queue = reactor.deadlines(0.05)
+        failing, good = Failing(), Memory()
+        queue.add(failing)
+        queue.add(good)
+        await asyncio.sleep(0.3)
+        assert failing.aborted
+        assert good.late == 1
+        queue.add(good)
+        await asyncio.sleep(0.3)
+        assert good.late == 2
+
+    run(scene)
+
+
+def test_a_deadline_that_was_taken_back_or_set_anew_does_not_come_early() -> None:
+    queue = DeadlineQueue(10)
+    first, second, third = Memory(), Memory(), Memory()
+    for memory in (first, second, third):
+        queue.add(memory)
+    queue.add(first)
+    queue.discard(second)
+    queue.discard(second)
+    assert queue.expired(0) == []
+    assert queue.expired(float("inf")) == [third, first]
+    assert len(queue) == 0
+
+
+def test_work_put_off_is_done_after_what_waits(pairs: Pairs) -> None:
+    async def scene(reactor: Reactor) -> None:
+        ours, theirs = pairs()
+        other = Memory()
+        reactor.watch(ours.fileno(), other)
+        await asyncio.sleep(0.01)
+        other.events.clear()
+
+        class Busy(Memory):
+            def on_turn(self) -> None:
+                self.turns += 1
+                if not other.events and self.turns < 1000:
+                    reactor.again(self)
+
+        busy = Busy()
+        reactor.again(busy)
+        theirs.send(b"x")
+        await asyncio.sleep(0.1)
+        assert other.events
+        assert busy.turns < 1000
+
+    run(scene)
+
+
+def test_stopping_aborts_every_endpoint_once(pairs: Pairs) -> None:
+    memory = Memory()
+
+    async def scene(reactor: Reactor) -> None:
+        for sock in pairs():
+            reactor.watch(sock.fileno(), memory)
+
+    run(scene)
+    assert memory.aborted
