@@ -119,12 +119,12 @@ class Agent(EdgeProcess):
         assert self._stop is not None
         if self._stop.code is not Exit.REVOKED:
             await self.drain()
-        stop = self._stop  # a drain lasts long enough to be declared dead meanwhile
         if self.fleet is not None:
-            await self.fleet.stop(stop.sentence)
+            await self.fleet.stop(self._stop.sentence)
         self._tell_exited()
         await self.client.close(FLUSH_S)
         async with self._applying:
+            stop = self._stop  # all of this lasts long enough to be declared dead meanwhile
             if stop.code is Exit.REVOKED:
                 return await self._finish_revoked(stop)
             if stop.leave and self.enrolment is not None:
@@ -140,10 +140,13 @@ class Agent(EdgeProcess):
         return self.ended(stop)
 
     async def _finish_revoked(self, stop: Stop) -> int:
+        await self._bury(self._revocation())
+        return self.ended(stop)
+
+    def _revocation(self) -> Tombstone:
         stored = self.directory.stored
         enrolment = max(self.enrolment or 0, stored.enrolment if stored else 0)
-        await self._bury(Tombstone.now(enrolment, "revoked", told=True))
-        return self.ended(stop)
+        return Tombstone.now(enrolment, "revoked", told=True)
 
     async def _bury(self, tombstone: Tombstone) -> None:
         """The tombstone is on disk; without it the process does not end, because another could start."""
@@ -245,6 +248,12 @@ class Agent(EdgeProcess):
         log.error("revoked", reason=reason)
         if self.fleet is not None:
             self.fleet.park()
+        try:
+            # At once: from being told on the promise rests on us, also if we are killed the next moment.
+            # When the workers have ended it is written again, because an enrolment may be being stored now.
+            self.directory.write_tombstone(self._revocation())
+        except OSError as error:
+            log.error("tombstone_not_written", path=str(self.directory.path), reason=str(error))
         self.stop(Stop(Exit.REVOKED, f"This node was declared dead and does not serve any more: {reason}"))
 
     def turned_away(self, sentence: str) -> None:

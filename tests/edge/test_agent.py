@@ -445,6 +445,40 @@ async def test_a_revoked_node_closes_its_sessions_stops_and_never_starts_from_it
     await waits(agent)
 
 
+async def test_a_node_that_was_told_revoked_never_starts_from_its_file_even_if_it_is_killed_at_once(
+    console: Console, start: Start, state: Path
+) -> None:
+    console.newest = snapshot(1)
+    agent = await (await start()).ready()
+    await console.expect(Ack)
+    (worker,) = agent.worker_pids
+    os.kill(worker, signal.SIGSTOP)  # its end takes seconds now
+    console.refusal = (4403, "power supply on fire")
+    await console.hang_up()
+    await eventually(lambda: agent.events("revoked"))
+    await asyncio.sleep(0.3)
+    await agent.kill()
+    os.kill(worker, signal.SIGKILL)
+    await console.close()
+    await waits(await start())
+
+
+async def test_a_node_that_is_told_revoked_while_it_ends_never_starts_from_its_file(
+    console: Console, start: Start, state: Path
+) -> None:
+    console.newest = snapshot(1)
+    agent = await (await start(drain_s=0)).ready()
+    await console.expect(Ack)
+    (worker,) = agent.worker_pids
+    os.kill(worker, signal.SIGSTOP)
+    agent.signal(signal.SIGTERM)
+    await eventually(lambda: agent.events("drained"))  # the drain is over, the worker's end is awaited
+    console.refusal = (4403, "power supply on fire")
+    await console.hang_up()
+    assert await agent.ended() == 3
+    assert json.loads((state / "tombstone").read_text())["reason"] == "revoked"
+
+
 # -- cutover -----------------------------------------------------------------------------------------------
 
 
