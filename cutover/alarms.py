@@ -12,6 +12,7 @@ from units.models import Alarm, EdgeNode
 
 OVERDUE = "cutover_overdue"
 UNDONE = "cutover_undone"
+FROZEN = "cutover_frozen"
 
 
 def _subject(cutover: Cutover) -> str:
@@ -42,6 +43,13 @@ def undone(cutover: Cutover, missing: Sequence[str]) -> None:
     _raise(cutover, UNDONE, sentence, missing)
 
 
+def still_frozen(cutover: Cutover, nodes: Sequence[str]) -> None:
+    """The alarm that nodes may hold ids after the cutover has ended is raised; it stays until they are back."""
+    with sentences.stored():
+        sentence = sentences.still_frozen(cutover, nodes)
+    _raise(cutover, FROZEN, sentence, nodes)
+
+
 def _raise(cutover: Cutover, kind: str, sentence: str, missing: Sequence[str]) -> None:
     raise_alarm(cutover.namespace_id, kind, sentence, _subject(cutover))
     data = {"sentence": sentence, "missing": list(missing), "epoch": cutover.epoch}
@@ -54,19 +62,20 @@ def clear_undone(namespace_id: int) -> None:
 
 
 def settle_undone() -> None:
-    """Alarms of undone cutovers are cleared where every node that was missing has caught up or is gone."""
-    for alarm in Alarm.objects.filter(kind=UNDONE, cleared_at=None):
+    """Alarms of ended cutovers are cleared where every node that was missing has caught up or is gone."""
+    for alarm in Alarm.objects.filter(kind__in=(UNDONE, FROZEN), cleared_at=None):
         number = alarm.subject.removeprefix("#")
         cutover = Cutover.objects.filter(
             namespace=alarm.namespace_id, number=int(number) if number.isdigit() else 0
         ).first()
         if cutover is None or cutover.active:
             continue
+        named = "missing" if alarm.kind == UNDONE else "frozen"
         behind = EdgeNode.objects.filter(
             Q(applied_epoch__lt=cutover.epoch) | Q(connected=False),
             namespace=alarm.namespace_id,
             state=EdgeNode.State.ENROLLED,
-            name__in=cutover.figures.get("ended", {}).get("missing", []),
+            name__in=cutover.figures.get("ended", {}).get(named, []),
         )
         if not behind.exists():
-            clear_alarm(alarm.namespace_id, UNDONE, alarm.subject)
+            clear_alarm(alarm.namespace_id, alarm.kind, alarm.subject)

@@ -77,13 +77,16 @@ def _alarms(namespace: Namespace) -> Iterator[Banner]:
 def _said(alarm: Alarm) -> str:
     """The alarm in the reader's language where its facts are known; as it was stored otherwise."""
     number = alarm.subject.removeprefix("#")
-    if not (alarm.kind in (alarms.OVERDUE, alarms.UNDONE) and number.isdigit()):
+    if not (alarm.kind in (alarms.OVERDUE, alarms.UNDONE, alarms.FROZEN) and number.isdigit()):
         return alarm.sentence
     cutover = Cutover.objects.filter(namespace=alarm.namespace_id, number=int(number)).first()
     if cutover is None:
         return alarm.sentence
     if alarm.kind == alarms.UNDONE:
         return sentences.outcome(cutover) or alarm.sentence
+    if alarm.kind == alarms.FROZEN:
+        frozen = cutover.figures.get("ended", {}).get("frozen")
+        return sentences.still_frozen(cutover, frozen) if frozen else alarm.sentence
     waiting = status.waiting_for(cutover, plans.enrolled_nodes(cutover.namespace_id))
     return sentences.overdue(cutover, *waiting) if waiting is not None and waiting[1] else alarm.sentence
 

@@ -66,6 +66,14 @@ def overdue(cutover: Cutover, step: Step, missing: Sequence[str]) -> str:
     return f"{head} {tail}"
 
 
+def still_frozen(cutover: Cutover, nodes: Sequence[str]) -> str:
+    """What an operator reads when a cutover has ended without nodes that were cut off from the console."""
+    return gettext(
+        "Cutover %(cutover)s has ended, but %(nodes)s may still hold its moved ids: the last step did not"
+        " reach them. Bring these nodes back, or fence them and declare them dead."
+    ) % {"cutover": cutover, "nodes": ", ".join(nodes)}
+
+
 def outcome(cutover: Cutover) -> str:
     """How the cutover ended, or is being undone; "" while it goes forward."""
     facts: dict[str, Any] = cutover.figures.get("ended", {})

@@ -23,6 +23,7 @@ from cutover.models import Check, Cutover, CutoverEvent
 from msha.steering import phases
 from msha.steering.errors import InvalidStep
 from msha.steering.phases import Ending, NodeView, Outcome, Phase, Plan, Step, Verdict
+from msha.steering.ranges import MovedIds
 from units import audit, publishing
 from units.errors import PublishingStopped
 from units.models import Namespace, UnitType
@@ -404,9 +405,26 @@ def _end(situation: Situation, ending: Ending, facts: dict[str, Any] | None = No
     figures = dict(cutover.figures)
     progress.thawed(cutover, figures, situation.now)
     ended = figures.get("ended", {}) if ending is Ending.ABORTED else {"how": str(ending)}
-    figures.update(ending=str(ending), ended={**ended, **(facts or {})})
+    facts = {**ended, **(facts or {})}
+    frozen = _frozen_behind(situation, figures, [*facts.get("missing", []), *facts.get("stragglers", [])])
+    figures.update(ending=str(ending), ended={**facts, "frozen": frozen} if frozen else facts)
     _mark_ended(cutover, State.DONE if ending is Ending.DONE else State.ABORTED, figures)
+    if frozen:
+        alarms.still_frozen(cutover, frozen)
     _settle_saved_rule(situation)
+
+
+def _frozen_behind(situation: Situation, figures: dict[str, Any], told: Sequence[str]) -> list[str]:
+    """Nodes that may hold moved ids for longer than the cutover lasts, and of which nobody was told yet.
+
+    No gate waits for a node that is not live when ids are released; its clients wait all the same (I10).
+    """
+    cutover, moved = situation.cutover, MovedIds.from_lists(situation.cutover.moved)
+    if not figures.get("freezes"):
+        return []
+    units = moved.losing_units | (moved.gaining_units if cutover.turns else frozenset())
+    behind = (view for view in situation.views if view.unit in units and view.acked_epoch < cutover.epoch)
+    return [view.name for view in behind if view.name not in told]
 
 
 def _mark_ended(cutover: Cutover, state: Cutover.State, figures: dict[str, Any]) -> None:

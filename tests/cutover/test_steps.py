@@ -304,6 +304,34 @@ def test_release_waits_for_every_live_node_and_may_be_finished_without_it(scene:
     assert scene.ranges() == NEW_RANGES
 
 
+@pytest.mark.parametrize("back", [False, True], ids=["done", "aborted"])
+def test_a_node_left_behind_with_frozen_ids_raises_an_alarm_until_it_is_back(db: None, back: bool) -> None:
+    from cutover import driving
+
+    scene = make_scene(per_unit=2)
+    cutover = make_started(scene)
+    take_to(scene, cutover, State.FREEZE)
+    scene.all_ack()
+    scene["unbj-1"].drained()
+    if not back:
+        scene["unbj-2"].drained()
+        services.advance(cutover.pk)
+    scene["unbj-2"].disconnect()
+    if back:
+        services.abort(cutover, "op", "somebody else first")
+    for _ in range(3):
+        scene.all_ack("unbj-2")
+        services.advance(cutover.pk)
+    cutover.refresh_from_db()
+    assert cutover.state == (State.ABORTED if back else State.DONE)
+    driving.look_at_everything()
+    assert ["unbj-2 may still hold" in sentence for sentence in alarms(scene)] == [True]
+    scene["unbj-2"].greet()
+    scene["unbj-2"].ack()
+    driving.look_at_everything()
+    assert alarms(scene) == []
+
+
 # -- at most once, and resumed -------------------------------------------------------------------------------
 
 
