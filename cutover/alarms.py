@@ -44,7 +44,7 @@ def undone(cutover: Cutover, missing: Sequence[str]) -> None:
 
 
 def still_frozen(cutover: Cutover, nodes: Sequence[str]) -> None:
-    """The alarm that nodes may hold ids after the cutover has ended is raised; it stays until they are back."""
+    """The alarm that nodes may hold ids after the cutover ended is raised; it stays until they are back."""
     with sentences.stored():
         sentence = sentences.still_frozen(cutover, nodes)
     _raise(cutover, FROZEN, sentence, nodes)
