@@ -6,6 +6,7 @@ One function over a compiled snapshot. The edge, the route tester, the prechecks
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from urllib.parse import quote
 
 from msha.steering.errors import InvalidRouterId
 from msha.steering.router_id import Request, RouterId, SourceKind
@@ -194,7 +195,7 @@ def _with_cookie_id(query: str, rule: UnitTypeRule, found: RouterId | None) -> s
     """Clients drop cookies across hosts, so an id that came by cookie travels in the query."""
     if found is None or found.source.kind is not SourceKind.COOKIE or rule.query_name is None:
         return query
-    return _joined(query, f"{rule.query_name}={found.text}")
+    return _joined(query, f"{rule.query_name}={quote(found.text, safe='')}")
 
 
 def _joined(query: str, pair: str) -> str:

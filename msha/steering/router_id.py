@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import quote, unquote, unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 from msha.steering.errors import InvalidRouterId, InvalidSource
 from msha.steering.ranges import KeySpace
@@ -93,7 +93,7 @@ class Transform:
 
 @dataclass(frozen=True, slots=True)
 class RouterId:
-    """A routerId and where it was found; ``text`` is what stood there, percent-encoded for a query."""
+    """A routerId, where it was found, and the text that stood there."""
 
     value: int
     source: Source
@@ -185,7 +185,7 @@ class RouterIdReader:
                     raise InvalidRouterId(str(source), "has two different values")
                 value = found
             if value is not None:
-                return RouterId(self._number(value, source), source, quote(value, safe=""))
+                return RouterId(self._number(value, source), source, value)
         return None
 
     def _number(self, text: str, source: Source) -> int:

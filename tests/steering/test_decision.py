@@ -141,6 +141,13 @@ def test_path_and_query_are_kept_and_an_id_that_came_by_cookie_travels_in_the_qu
     assert answer.location == f"http://{CENTER_HOST}/a%20b?x=1&y&routerId=1111"
 
 
+def test_an_id_that_came_by_cookie_is_encoded_in_the_query() -> None:
+    rule = make_rule(make_unit_type({"unbj": ["0~9999"]}, transform=[{"hash": "crc32"}, {"modulo": 10000}]))
+    answer = decide(make_snapshot(rule=rule), "center", request(Cookie="routerId=a&b c"))
+    assert isinstance(answer, Redirect)
+    assert answer.location == f"http://{UNBJ_HOST}/?routerId=a%26b%20c"
+
+
 @pytest.mark.parametrize(
     ("scheme", "agent", "port", "location"),
     [
