@@ -398,7 +398,8 @@ class Fleet:
                 raise ValueError(f"unknown word {other}")
 
     def _answered(self, version: int) -> bool:
-        return (self._complete or self.hopeless) and all(
+        nobody_comes = self.hopeless or (self._posture in _ENDING and not self._workers)
+        return (self._complete or nobody_comes) and all(
             worker.answered(version) for worker in self._workers.values()
         )
 

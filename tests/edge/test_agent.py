@@ -479,6 +479,20 @@ async def test_a_node_that_is_told_revoked_while_it_ends_never_starts_from_its_f
     assert json.loads((state / "tombstone").read_text())["reason"] == "revoked"
 
 
+async def test_a_snapshot_that_comes_when_the_workers_end_does_not_hold_up_the_end(
+    console: Console, start: Start
+) -> None:
+    console.newest = snapshot(1)
+    agent = await (await start(drain_s=0)).ready()
+    await console.expect(Ack)
+    os.kill(agent.worker_pids[0], signal.SIGSTOP)  # it will never say that it applied anything
+    agent.signal(signal.SIGTERM)
+    await eventually(lambda: agent.events("drained"))
+    console.publish(snapshot(2))
+    assert await agent.ended(20) == 0
+    assert console.count(Ack) == 1
+
+
 # -- cutover -----------------------------------------------------------------------------------------------
 
 
