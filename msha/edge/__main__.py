@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from msha.edge.agent import Agent
-from msha.edge.breakglass import BreakGlass, read_snapshot
+from msha.edge.breakglass import BreakGlass, read_snapshot, refuse_buried
 from msha.edge.control import InvalidControl, control_url, read_token
 from msha.edge.leaving import leave
 from msha.edge.logs import complain, log_to_stderr
@@ -126,6 +126,8 @@ def _run_from_file(options: argparse.Namespace, host: str, port: int) -> int:
     directory = StateDirectory.open(options.state_dir.absolute()) if options.state_dir else None
     inherited = (directory.lock_fd,) if directory else ()
     try:
+        if directory is not None:
+            refuse_buried(directory, first[0])
         with reserve(host, port) as reserved:
             shared = _options(options, *inherited)
             return _serve(BreakGlass(shared, reserved, options.snapshot, options.unit, first, inherited))

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 
 from msha.edge.process import EdgeProcess, Exit, Options, Stop
+from msha.edge.state import StateDirectory, UnusableDirectory
 from msha.edge.workers import NotApplied, Order
 from msha.steering.errors import InvalidSnapshot
 from msha.steering.snapshot import Snapshot, load
@@ -33,6 +34,28 @@ def read_snapshot(path: Path, unit: str) -> tuple[Snapshot, bytes]:
     if unit not in snapshot.units:
         raise InvalidSnapshot(str(path), f"has no unit {unit!r}; it knows {', '.join(snapshot.units)}")
     return snapshot, body
+
+
+def refuse_buried(directory: StateDirectory, snapshot: Snapshot) -> None:
+    """Nothing, if a node with this state directory may serve the snapshot without asking a console.
+
+    The file is the operator's word on what to serve, not on whether this node may serve at all: one that has
+    left or was declared dead starts only by enrolling anew, and none goes back to an older version.
+
+    Raises:
+        UnusableDirectory: it has a tombstone.
+        OlderVersion, OtherDigest: it has a newer snapshot of the same namespace.
+    """
+    tombstone = directory.tombstone
+    if tombstone is not None:
+        problem = (
+            f"its node has ended ({tombstone.reason}) and starts only by being enrolled anew."
+            " Where a console is not to be had, give another --state-dir, or none: then it rests on your word"
+            " that no other unit serves the same ids."
+        )
+        raise UnusableDirectory(directory.path, problem)
+    if directory.floor is not None and directory.floor.namespace_id == snapshot.namespace_id:
+        directory.check_version(snapshot.version, snapshot.digest)
 
 
 class BreakGlass(EdgeProcess):

@@ -12,6 +12,8 @@ from websockets.exceptions import InvalidStatus
 
 from msha.edge import __main__ as edge
 from msha.edge.process import InvalidBind, parse_bind, reserve
+from msha.edge.state import Description, StateDirectory, Stored, Tombstone
+from msha.steering.snapshot import Published
 from tests.support.agents import RunningAgent, client, echo_server, eventually, runs, speaks
 from tests.support.snapshots import snapshot
 
@@ -170,6 +172,32 @@ async def test_a_state_directory_is_locked_also_without_a_console(start: Start, 
     second = await start("--state-dir", str(tmp_path / "state"))
     assert await second.ended() == 1
     assert f"process id {first.pid}" in second.log.read_text()
+
+
+def buried_in(path: Path, stored: Published, tombstone: Tombstone | None = None) -> None:
+    """A state directory with this snapshot, and with the tombstone."""
+    directory = StateDirectory.open(path)
+    described = Description(
+        stored.version, stored.digest, 1, "edge-1", "center", stored.document["namespace_id"]
+    )
+    directory.write_snapshot(Stored(described, stored.body))
+    if tombstone is not None:
+        directory.write_tombstone(tombstone)
+    directory.close()
+
+
+async def test_the_file_does_not_bring_back_a_node_declared_dead(start: Start, tmp_path: Path) -> None:
+    buried_in(tmp_path / "state", snapshot(1), Tombstone.now(1, "revoked"))
+    agent = await start("--state-dir", str(tmp_path / "state"))
+    assert await agent.ended() == 1
+    assert "has ended (revoked)" in agent.log.read_text()
+
+
+async def test_the_file_does_not_take_a_node_back_to_an_older_version(start: Start, tmp_path: Path) -> None:
+    buried_in(tmp_path / "state", snapshot(5))
+    agent = await start("--state-dir", str(tmp_path / "state"))
+    assert await agent.ended() == 1
+    assert "below version 5" in agent.log.read_text()
 
 
 async def test_a_killed_edge_leaves_no_process(start: Start) -> None:
