@@ -272,7 +272,8 @@ def greet(node_id: int, hello: wire.Hello, connection_id: str) -> Greeted:
             reported_epoch=max(hello.epoch, 0),
         )
         _announce(node_id, node.namespace_id, "connected")
-    fleet.notice(node_id, hello.version, hello.digest, hello.enrolment)
+    ended = hello.enrolment is None or (hello.left is not None and hello.left >= hello.enrolment)
+    fleet.notice(node_id, hello.version, hello.digest, None if ended else hello.enrolment)
     node.refresh_from_db(fields=["state", "enrolment", "applied_version"])
     enrolment = node.enrolment if node.enrolled else None
     welcome = wire.Welcome(

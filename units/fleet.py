@@ -16,13 +16,19 @@ def notice(node_id: int, version: int, digest: str, enrolment: int | None = None
     """Whether the node knows a version, a content or an enrolment that the database does not.
 
     Then publishing has stopped, with an alarm, until ``manage.py after_restore`` has put the version above
-    the fleet's highest: a second content under a known number would never reach the node.
+    the fleet's highest: a second content under a known number would never reach the node, and no gate would
+    wait for a node whose enrolment is forgotten.
+
+    Args:
+        enrolment: the one that the node remembers and has not ended.
     """
     if version <= 0:
         return False
     with transaction.atomic():
         node = EdgeNode.objects.select_related("namespace").get(pk=node_id)
-        if version <= node.namespace.version and not _other_content(node, version, digest):
+        forgotten = enrolment is not None and enrolment > node.enrolment
+        known = version <= node.namespace.version and not _other_content(node, version, digest)
+        if known and not forgotten:
             return False
         sentence = _sentence(node, version)
         Namespace.objects.filter(pk=node.namespace_id, publishing_stopped="").update(
@@ -45,6 +51,12 @@ def _other_content(node: EdgeNode, version: int, digest: str) -> bool:
 
 
 def _sentence(node: EdgeNode, version: int) -> str:
+    if version <= node.namespace.version:
+        return (
+            f"Node {node.name} has a version {version} or an enrolment that this database (at version"
+            f" {node.namespace.version}) does not know: it was restored from an older backup."
+            " Run: manage.py after_restore"
+        )
     return (
         f"Node {node.name} has version {version}, which this database (at version {node.namespace.version})"
         " never published: it was restored from an older backup. Run: manage.py after_restore"

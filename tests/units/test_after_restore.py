@@ -119,3 +119,16 @@ def test_an_enrolment_that_the_database_has_forgotten_counts_again(node: EdgeNod
     now = EdgeNode.objects.get()
     assert (now.state, now.enrolment) == (EdgeNode.State.ENROLLED, 3)
     assert Namespace.objects.get().publishing_stopped
+
+
+@pytest.mark.parametrize(("left", "counts"), [(None, True), (1, False)])
+def test_an_enrolment_forgotten_without_any_version_counts_unless_it_has_ended(
+    node: EdgeNode, left: int | None, counts: bool
+) -> None:
+    EdgeNode.objects.update(state=EdgeNode.State.REGISTERED, enrolment=0)  # it was enrolled after the backup
+    known = publishing.newest(node.namespace_id)
+    assert known is not None
+    hello = a_hello(instance="same", enrolment=1, left=left, version=known.version, digest=known.digest)
+    enrolment.greet(node.pk, hello, "c2")
+    assert (EdgeNode.objects.get().state == EdgeNode.State.ENROLLED) is counts
+    assert bool(Namespace.objects.get().publishing_stopped) is counts
