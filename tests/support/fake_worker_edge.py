@@ -29,6 +29,15 @@ def instruction(name: str) -> str | None:
         return None
 
 
+def taken(name: str) -> bool:
+    """Whether the instruction was for us: one worker removes the file, the others find it gone."""
+    try:
+        (FOLDER / name).unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 class FakeWorker:
     def __init__(self, ipc_fd: int) -> None:
         self.agent = socket.socket(fileno=ipc_fd)
@@ -75,8 +84,7 @@ class FakeWorker:
         if instruction("refuse") == str(version):
             self.say("refused", version=version, reason="not this one")
             return
-        if instruction("mute") == str(version):
-            (FOLDER / "mute").unlink()
+        if instruction("mute") == str(version) and taken("mute"):
             time.sleep(60)
         self.epoch = json.loads(order["body"])["rule"]["epoch"]
         self.say("applied", version=version, digest=order["digest"], epoch=self.epoch)
