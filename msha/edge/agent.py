@@ -17,7 +17,7 @@ import structlog
 
 from msha.edge import probes
 from msha.edge.control import DIAL_TIMEOUT_S, ControlClient, Turned
-from msha.edge.leaving import not_told, say_left
+from msha.edge.leaving import not_told, say_left_patiently
 from msha.edge.parking import must_park
 from msha.edge.process import EdgeProcess, Exit, Options, Stop, software
 from msha.edge.state import ControlAddress, Description, Identity, StateDirectory, Stored, Tombstone
@@ -134,7 +134,7 @@ class Agent(EdgeProcess):
     async def _finish_leaving(self, stop: Stop, enrolment: int) -> int:
         await self._bury(Tombstone.now(enrolment, "left"))
         try:
-            await say_left(self.directory, self.control, self.address)
+            await say_left_patiently(self.directory, self.control, self.address)
         except MshaError as error:
             return self.ended(Stop(Exit.FAILED, not_told(self.directory, error)))
         return self.ended(stop)

@@ -33,7 +33,7 @@ from msha.steering.wire import (
 
 #: How long the console may take to note that the node has left, and to close the connection.
 NOTED_TIMEOUT_S = 5.0
-#: How long `leave` of a stopped node goes on trying to tell the console.
+#: How long a node that has stopped goes on trying to tell the console.
 PATIENCE_S = 8.0
 
 log = structlog.get_logger("msha.edge.leaving")
@@ -67,24 +67,34 @@ def leave(path: Path) -> None:
                 f"The node has left and will not start from its file, but {path} does not say where its "
                 "console is: declare the node dead there."
             )
-        asyncio.run(_say_left_patiently(directory, control))
+        asyncio.run(_say_left_or_explain(directory, control))
     finally:
         directory.close()
 
 
-async def _say_left_patiently(directory: StateDirectory, control: ControlAddress) -> None:
-    """As :func:`say_left`; the console may need a moment to see that the agent is gone."""
-    deadline = time.monotonic() + PATIENCE_S
+async def _say_left_or_explain(directory: StateDirectory, control: ControlAddress) -> None:
+    try:
+        await say_left_patiently(directory, control)
+    except MshaError as error:
+        raise CannotLeave(not_told(directory, error)) from error
+
+
+async def say_left_patiently(
+    directory: StateDirectory, control: ControlAddress, address: str = "", patience_s: float = PATIENCE_S
+) -> None:
+    """As :func:`say_left`; the console may need a moment to see that another process is gone.
+
+    That is the agent itself for ``leave``, and one that was killed just before for an agent that leaves.
+    """
+    deadline = time.monotonic() + patience_s
     while True:
         try:
-            await say_left(directory, control)
+            await say_left(directory, control, address)
             return
-        except Transient as error:
+        except Transient:
             if time.monotonic() > deadline:
-                raise CannotLeave(not_told(directory, error)) from error
+                raise
             await asyncio.sleep(0.5)
-        except MshaError as error:
-            raise CannotLeave(not_told(directory, error)) from error
 
 
 async def say_left(directory: StateDirectory, control: ControlAddress, address: str = "") -> None:
