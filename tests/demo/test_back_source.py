@@ -100,7 +100,7 @@ class Visitor:
         self.heard.append(message.get("text", ""))
 
     async def hears(self, count: int) -> list[str]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(40):  # a thread that another test still uses may be in Channels' way
             while len(ticks := [text for text in self.heard if text.startswith("tick")]) < count:
                 await asyncio.sleep(0.01)
         return ticks
