@@ -12,11 +12,12 @@ Everything here is pure: time comes in as the seconds a step has lasted, nodes c
 Source: PROTOCOL 5.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from msha.steering.errors import InvalidStep
 from msha.steering.ranges import KeySpace, MovedIds, MovedRange, RangeTable, diff, moved_everything
@@ -219,7 +220,7 @@ class Verdict:
     Attributes:
         to: the step to publish next (ADVANCE and ABORT).
         ending: how the cutover ended (FINISH).
-        missing: names of the nodes that the gate waits for, or a description of a cluster without any.
+        missing: names of the nodes that the gate waits for, or the text of a :class:`ClusterWithoutAck`.
         alarm: the wait has lasted longer than its deadline; somebody must be told.
     """
 
@@ -228,6 +229,44 @@ class Verdict:
     ending: Ending | None = None
     missing: tuple[str, ...] = ()
     alarm: bool = False
+
+
+class Silence(StrEnum):
+    """Why an enrolled node does not count for its cluster."""
+
+    UNANSWERED = "has not answered"
+    NOT_LIVE = "is not connected"
+    PARKED = "is parked"
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterWithoutAck:
+    """A gaining cluster of which no node serves yet; its text stands among the names that a gate waits for.
+
+    Attributes:
+        nodes: the enrolled nodes of the cluster, each with the reason why it does not count.
+    """
+
+    unit: str
+    cluster: str
+    nodes: tuple[tuple[str, Silence], ...] = ()
+
+    def __str__(self) -> str:
+        told = "".join(f"; {name} {silence}" for name, silence in self.nodes)
+        return f"a node of cluster {self.cluster} ({self.unit}{told})"
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """What the text was made of, or None if it is something else, as the name of a node is."""
+        found = _CLUSTER_TEXT.fullmatch(text)
+        if found is None:
+            return None
+        cluster, unit, told = found.groups()
+        return cls(unit, cluster, tuple((name, Silence(why)) for name, why in _NODE_TEXT.findall(told)))
+
+
+_CLUSTER_TEXT = re.compile(r"a node of cluster (\S+) \(([^\s;]+)((?:; [^;]+)*)\)")
+_NODE_TEXT = re.compile("; (\\S+) (" + "|".join(Silence) + ")")
 
 
 def judge(
@@ -313,7 +352,15 @@ def _clusters_without_ack(
     }
     for unit, cluster in sorted(plan.gaining_clusters - served):
         if unit in gaining:
-            yield f"a node of cluster {cluster} ({unit})"
+            there = [node for node in enrolled if (node.unit, node.cluster) == (unit, cluster)]
+            yield str(ClusterWithoutAck(unit, cluster, tuple((n.name, _silence(n, epoch)) for n in there)))
+
+
+def _silence(node: NodeView, epoch: int) -> Silence:
+    """Why this node does not count for its cluster."""
+    if node.parked:
+        return Silence.PARKED
+    return Silence.NOT_LIVE if node.acked_epoch >= epoch else Silence.UNANSWERED
 
 
 def turned_around(step: Step) -> Step:

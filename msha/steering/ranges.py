@@ -94,6 +94,11 @@ def format_range(start: int, end: int) -> str:
     return f"{start}{RANGE_SEPARATORS[0]}{end - 1}"
 
 
+def _named(start: int, end: int) -> str:
+    """The half-open range in a sentence: ``5998~6380``, or ``id 42`` for a single one."""
+    return format_range(start, end) if end - start > 1 else f"id {start}"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class MovedRange:
     """Router ids ``start <= id < end`` whose owner changes from ``losing`` to ``gaining``.
@@ -292,17 +297,17 @@ class RangeTable:
                     raise InvalidRange(
                         f"ranges.{id_range.unit}", f"{id_range} leaves the key space {self.key_space}"
                     )
-                shared = format_range(id_range.start, min(previous.end, id_range.end))
+                shared = _named(id_range.start, min(previous.end, id_range.end))
                 raise Overlap(
                     "ranges",
                     f"{shared} belongs to both {previous.unit} ({previous}) and {id_range.unit} ({id_range})",
                 )
             if id_range.start > expected:
-                raise Gap("ranges", f"no unit owns {format_range(expected, id_range.start)}")
+                raise Gap("ranges", f"no unit owns {_named(expected, id_range.start)}")
             expected = id_range.end
             previous = id_range
         if expected <= self.key_space.max:
-            raise Gap("ranges", f"no unit owns {format_range(expected, self.key_space.max + 1)}")
+            raise Gap("ranges", f"no unit owns {_named(expected, self.key_space.max + 1)}")
         if expected > self.key_space.max + 1:
             assert previous is not None
             raise InvalidRange(f"ranges.{previous.unit}", f"{previous} leaves the key space {self.key_space}")

@@ -30,7 +30,7 @@ DNS_TYPES = ("none", "managed")
 PROTOCOLS = ("websocket",)
 
 _CODE = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
-_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9])?")
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 Document = dict[str, Any]

@@ -250,11 +250,13 @@ def split_servers(text: str, place: str = "") -> tuple[str, ...]:
     Raises:
         InvalidSnapshot: a server is malformed or named twice; says which and what is wrong with it.
     """
-    servers = [part.strip() for part in text.replace("\n", ",").split(",")]
-    servers = [server for server in servers if server]
+    lines = [line.strip().removesuffix(",") for line in text.splitlines()]
+    servers = [part.strip() for line in lines if line for part in line.split(",")]
     for server in servers:
+        if not server:
+            raise InvalidSnapshot(place, "nothing stands between two commas; write IP:PORT,IP:PORT")
         stray = next((mark for mark in _STRAY_SEPARATORS if mark in server), None)
-        if stray is not None and server.count(":") > 1:
+        if stray is not None and ":" in server:
             raise InvalidSnapshot(place, f"{server!r}: write a comma between servers, not {stray!r}")
         check_server(server, place)
         if servers.count(server) > 1:

@@ -102,7 +102,7 @@ def test_the_text_for_people_says_the_same(console: LiveConsole, space: str) -> 
         (("start", *RULE), 2, "pass --yes"),
         (("abort",), 2, "--reason"),
         (("start", "--ranges", "center=0~5997,unbj=5998~9999", "--yes"), 1, "Nothing moves"),
-        (("start", "--ranges", "center=0~5,unbj=7~9999", "--yes"), 1, "no unit owns 6~6"),
+        (("start", "--ranges", "center=0~5,unbj=7~9999", "--yes"), 1, "no unit owns id 6"),
         (("status",), 1, "has no cutover yet"),
         (("abort", "--reason", "x"), 1, "No cutover of namespace"),
         (("watch", "77"), 1, "no cutover 77"),

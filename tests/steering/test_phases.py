@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from msha.steering import phases
 from msha.steering.errors import InvalidStep
 from msha.steering.phases import (
+    ClusterWithoutAck,
     Ending,
     NodeView,
     Outcome,
     Phase,
     Plan,
+    Silence,
     Step,
     aborted,
     judge,
@@ -72,7 +74,25 @@ def test_prepare_waits_for_every_enrolled_losing_node_and_only_for_live_others()
 def test_prepare_wants_a_live_acked_node_in_each_gaining_cluster() -> None:
     losing = make_node("unbj", acked_epoch=5)
     verdict = after(Phase.PREPARE, make_node("center", acked_epoch=5, live=False), losing)
-    assert verdict.missing == ("a node of cluster ws-hz-2 (center)",)
+    assert verdict.missing == ("a node of cluster ws-hz-2 (center; center-1 is not connected)",)
+
+
+def test_a_cluster_without_a_node_that_answers_names_its_enrolled_nodes() -> None:
+    losing = make_node("unbj", acked_epoch=5)
+    silent = make_node("center", "edge-center", live=False)
+    elsewhere = make_node("center", "edge-other", live=False, cluster="ws-hz-3")
+    text = "a node of cluster ws-hz-2 (center; edge-center has not answered)"
+    for phase in (Phase.PREPARE, Phase.ACTIVATE):
+        assert after(phase, silent, elsewhere, losing).missing == (text,), phase
+    assert after(Phase.PREPARE, losing).missing == ("a node of cluster ws-hz-2 (center)",)
+
+
+@pytest.mark.parametrize("silences", [(), tuple(Silence), (Silence.PARKED,)])
+def test_the_text_of_a_cluster_without_ack_can_be_read_back(silences: tuple[Silence, ...]) -> None:
+    nodes = tuple((f"edge-{number}", silence) for number, silence in enumerate(silences))
+    cluster = ClusterWithoutAck("center", "ws-hz-2", nodes)
+    assert ClusterWithoutAck.parse(str(cluster)) == cluster
+    assert ClusterWithoutAck.parse("edge-1") is None
 
 
 def test_freeze_waits_for_ack_and_drained_of_every_enrolled_losing_node() -> None:
@@ -122,7 +142,7 @@ def test_activate_wants_every_live_gaining_node_acked_or_parked() -> None:
     )
     assert after(Phase.ACTIVATE, first, make_node("center", "center-2", live=False)).to == Step(Phase.RELEASE)
     assert after(Phase.ACTIVATE, make_node("center", parked=True)).missing == (
-        "a node of cluster ws-hz-2 (center)",
+        "a node of cluster ws-hz-2 (center; center-1 is parked)",
     )
 
 

@@ -112,8 +112,8 @@ def test_the_walk_through_moves_383_ids_from_beijing_to_hangzhou() -> None:
     ("ranges", "error", "sentence"),
     [
         ({"center": ["0~5997"], "unbj": ["6000~9999"]}, Gap, "no unit owns 5998~5999"),
-        ({"center": ["1~5997"], "unbj": ["5998~9999"]}, Gap, "no unit owns 0~0"),
-        ({"center": ["0~5997"], "unbj": ["5998~9998"]}, Gap, "no unit owns 9999~9999"),
+        ({"center": ["1~5997"], "unbj": ["5998~9999"]}, Gap, "no unit owns id 0$"),
+        ({"center": ["0~5997"], "unbj": ["5998~9998"]}, Gap, "no unit owns id 9999"),
         ({}, Gap, "no unit owns 0~9999"),
         ({"center": ["0~6000"], "unbj": ["5998~9999"]}, Overlap, "5998~6000 belongs to both center"),
         ({"center": ["0~9999"], "unbj": ["10~20"]}, Overlap, "10~20 belongs to both"),

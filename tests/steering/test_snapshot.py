@@ -91,6 +91,7 @@ TYPE = "rule.unit_types.0"
         ("config.domains.0.name", "not a host", "not a host name"),
         ("config.domains.0.name", "10.0.0.5", "is an address"),
         ("config.domains.0.name", "localhost", "not a host name"),
+        ("config.domains.0.name", "under_score.com", "not a host name"),
         ("config.domains.0.redirect_scheme", "https", "not one of http, ws, auto"),
         ("config.domains.0.ports.unbj", 65536, "65536 is not a port"),
         ("config.domains.0.ports.unbj", "80", "whole number"),

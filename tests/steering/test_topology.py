@@ -6,8 +6,9 @@ from hypothesis import given
 
 from msha.steering import snapshot, topology, topology_file
 from msha.steering.decision import Redirect, Tunnel, decide
+from msha.steering.errors import InvalidSnapshot
 from msha.steering.router_id import Request
-from msha.steering.topology import Act
+from msha.steering.topology import Act, split_servers
 from msha.steering.topology_file import InvalidTopology
 from tests.support.topologies import WALK_THROUGH, topologies
 
@@ -139,3 +140,31 @@ def test_a_difference_names_each_value_that_changes() -> None:
         "uris./.back_sources.unbj: 127.0.0.1:9201 → 127.0.0.1:9202",
     ]
     assert "ranges.center: [0~5997] → [0~6380]" in str(changes[1])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("10.0.0.5:99999", "port '99999' is not a number from 1 to 65535"),
+        ("10.0.0.5;8080", "write a colon before the port"),
+        ("127.0.0.1:9101;1", "write a comma between servers, not ';'"),
+        ("127.0.0.1:9101；127.0.0.1:9102", "write a comma between servers"),
+        ("127.0.0.1:9101,,127.0.0.1:9102", "nothing stands between two commas"),
+        (",127.0.0.1:9102", "nothing stands between two commas"),
+        ("127.0.0.1:9101,127.0.0.1:9101", "is named twice"),
+    ],
+)
+def test_a_wrong_list_of_servers_is_told_where_it_is_wrong(text: str, sentence: str) -> None:
+    with pytest.raises(InvalidSnapshot, match=sentence):
+        split_servers(text)
+
+
+def test_blanks_line_ends_and_a_last_comma_are_fine_in_a_list_of_servers() -> None:
+    servers = ("127.0.0.1:9101", "127.0.0.1:9102")
+    for text in (
+        "127.0.0.1:9101, 127.0.0.1:9102,",
+        "127.0.0.1:9101,\n127.0.0.1:9102\n",
+        "127.0.0.1:9101\n\n127.0.0.1:9102",
+    ):
+        assert split_servers(text) == servers
+    assert split_servers("") == split_servers("\n ") == ()
