@@ -33,6 +33,9 @@ _ANSWER_READ_BYTES = 65_536
 #: A back-source may say so often that it has not finished (1xx).
 _INTERIM_LIMIT = 8
 
+#: So much of a request line that could not be read is logged.
+_LOGGED_LINE_BYTES = 80
+
 
 class Stage(StrEnum):
     """What a connection waits for."""
@@ -212,7 +215,7 @@ class Opening:
         record = self._record
         self._shell.sessions.count(f"invalid_{error.reason}")
         if self._head is None and self._buffer:
-            record.path = self._buffer[:80].decode("latin-1")
+            record.path = _first_line(self._buffer)
         record.decision, record.reason = "invalid", error.reason
         self._status = error.status
         self._bid(handshake.refusal(error.status, error.sentence, error.fields))
@@ -561,6 +564,12 @@ class Opening:
     def _watch(self) -> None:
         self._watched = True
         self._shell.reactor.watch(self._client_fd, self)
+
+
+def _first_line(data: bytes) -> str:
+    """What a log may keep of a head that cannot be read: the request line, cut short."""
+    line = data[:_LOGGED_LINE_BYTES].partition(b"\n")[0].partition(b"\r")[0]
+    return line.decode("latin-1")
 
 
 async def _continued(coroutine: Coroutine[Any, Any, None], waits_for: Any) -> None:

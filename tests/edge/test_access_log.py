@@ -129,6 +129,25 @@ def test_every_kind_of_answer_but_a_good_health_check_has_its_line(
     ]
 
 
+@pytest.mark.parametrize(
+    ("head", "path"),
+    [
+        (HEADS["two Hosts"][0], "GET / HTTP/1.1"),
+        (HEADS["a bare line feed"][0], HEADS["a bare line feed"][0].splitlines()[0].decode()),
+        (b"GET / HTTP/1.1\rready: x\r\n\r\n", "GET / HTTP/1.1"),
+        (b"BREW /" + b"x" * 100 + b" HTTP/1.1\r\n\r\n", "BREW /" + "x" * 74),
+    ],
+    ids=["two Hosts", "a bare line feed", "a bare carriage return", "a long line"],
+)
+def test_of_a_head_that_cannot_be_read_only_the_request_line_is_logged(
+    logging_worker: EdgeWorker, lines: Lines, head: bytes, path: str
+) -> None:
+    client, _ = logging_worker.ask(head)
+    client.read_to_end()
+    (line,) = lines.wait("handshake")
+    assert (line["decision"], line["path"]) == ("invalid", path)
+
+
 def test_servers_that_were_tried_in_vain_are_named(lines: Lines, back_source: BackSource) -> None:
     worker = EdgeWorker(access_log=AccessLog(lines, "center")).start()
     try:
