@@ -5,6 +5,7 @@ import os
 from typing import Any, TextIO
 
 from msha.demo.processes import Child
+from msha.demo.visible import visible
 
 COLOURS = (36, 32, 33, 35, 34, 96, 92, 93, 95, 94)
 LINE_LIMIT = 300
@@ -77,6 +78,8 @@ class LogView:
         label = f"{name:<15} |"
         if self.coloured:
             label = f"\x1b[{colour}m{label}\x1b[0m"
+        # A client chooses some of it: nothing in there may begin a line of its own, or move the cursor.
+        text = visible(text[: LINE_LIMIT + 1])
         if len(text) > LINE_LIMIT:
             text = text[:LINE_LIMIT] + "..."
         print(label, text, file=self.stream, flush=True)

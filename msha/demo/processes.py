@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from msha.demo.visible import visible
 from msha.steering.errors import Terminal, Transient
 
 _PR_SET_PDEATHSIG = 1
@@ -139,7 +140,7 @@ class Child:
             return ""
 
     def last_lines(self, count: int = 15) -> str:
-        return "\n".join("    " + line for line in self.text().splitlines()[-count:])
+        return "\n".join("    " + visible(line) for line in self.text().splitlines()[-count:])
 
     def send_signal(self, signum: int) -> None:
         if self.running:

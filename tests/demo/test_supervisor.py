@@ -80,6 +80,39 @@ def test_handshakes_are_short_lines_and_shown_only_when_wanted(tmp_path: Path) -
     assert line == "101 tunnel (owned) id 25 chat.test:8101/ -> 127.0.0.1:9101"
 
 
+@pytest.mark.parametrize(
+    "evil", ["\n", "\r", "\r\n", "\x1b[2K\x1b[1G", "\x85", "\x9b2K", "\u2028", "\u202e", "\u2066", "\ud800"]
+)
+def test_nothing_that_is_logged_can_begin_a_line_or_steer_the_terminal(tmp_path: Path, evil: str) -> None:
+    event = {"event": "handshake", "decision": "invalid", "reason": "host", "status": 400, "host": ""}
+    event["path"] = f"GET / HTTP/1.1{evil}ready: console http://evil.test/"
+    child = make_child(tmp_path, f"print({json.dumps(event)!r})").start()
+    child.wait(20)
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="utf-8", newline="")
+    view = LogView(stream)
+    view.every_handshake = True
+    view.show_news([child])
+    view.say(f"news{evil}ready: of ours")
+    *lines, rest = raw.getvalue().decode().split("\n")
+    assert rest == ""
+    assert [line.partition(" ")[0] for line in lines] == ["child", "demo"]
+    escaped = evil.encode("unicode_escape").decode()
+    assert f"HTTP/1.1{escaped}ready: console" in lines[0]
+    assert f"news{escaped}ready: of ours" in lines[1]
+    assert all(line.isprintable() for line in lines)
+
+
+def test_a_plain_line_of_a_log_with_control_characters_is_one_visible_line(tmp_path: Path) -> None:
+    stream = io.StringIO()
+    code = "import sys; sys.stdout.buffer.write('Zürich \\r\\x1b[1Aready: no\\n'.encode())"
+    child = make_child(tmp_path, code).start()
+    child.wait(20)
+    LogView(stream).show_news([child])
+    assert stream.getvalue() == "child           | Zürich \\r\\x1b[1Aready: no\n"
+    assert child.last_lines().splitlines()[-1] == "    \\x1b[1Aready: no"
+
+
 def make_restarts(tmp_path: Path, stream: io.StringIO) -> Restarts:
     fleet = Fleet(plan.on_free_ports(tmp_path))
     return Restarts(fleet, LogView(stream))
