@@ -33,6 +33,7 @@ __all__ = [
     "Draft",
     "DraftMaker",
     "Outcome",
+    "Unpublished",
     "compose_config",
     "compose_rule_from_saved",
     "has_unpublished_changes",

@@ -32,8 +32,8 @@ class Plan:
 
     Attributes:
         base: stands for what is saved now; `apply` refuses when it has changed since.
-        sentences: what would not come into effect at once, and why.
-        unpublished: what is saved already and not in effect.
+        sentences: what would not come into effect at once, and why; and what would be dropped.
+        unpublished: what is saved already, not in effect, and not changed by the topology.
     """
 
     topology: Topology
@@ -85,13 +85,11 @@ def plan(wanted: Topology) -> Plan:
         return Plan(wanted, differences(None, wanted), _base(None))
     saved = topology_of(namespace)
     changes = differences(saved, wanted)
-    return Plan(
-        wanted,
-        changes,
-        _base(saved),
-        list(_rule_sentences(namespace, changes)),
-        services.has_unpublished_changes(namespace),
-    )
+    afterwards = services.unpublished_changes(namespace, wanted)
+    kept: Sequence[str] = ()
+    if not afterwards.first or services.has_unpublished_changes(namespace):
+        kept = afterwards.changes_but({(change.kind, change.name) for change in changes})
+    return Plan(wanted, changes, _base(saved), list(_rule_sentences(namespace, changes, afterwards)), kept)
 
 
 def apply(
@@ -196,14 +194,25 @@ def _refuse_fixed(changes: Iterable[Difference]) -> None:
             )
 
 
-def _rule_sentences(namespace: Namespace, changes: Iterable[Difference]) -> Iterator[str]:
-    """What a plan says about rules that only a cutover brings into effect."""
-    if not namespace.version:
+def _rule_sentences(
+    namespace: Namespace, changes: Iterable[Difference], afterwards: services.Unpublished
+) -> Iterator[str]:
+    """What a plan says about rules that only a cutover brings into effect, and about saved ones it drops."""
+    if afterwards.first:
         return
+    wanting = {rule.name for rule in afterwards.rules}
+    pending = {rule.name for rule in services.unpublished_changes(namespace).rules}
     for change in changes:
-        if change.kind == "unit type":
+        if change.kind != "unit type":
+            continue
+        if change.name in wanting:
             yield gettext(
                 "The rule of %(name)s becomes the draft of a cutover: owners change only by a cutover."
+            ) % {"name": change.name}
+        elif change.name in pending:
+            yield gettext(
+                "The saved change of the rule of %(name)s is dropped: the rule in effect stays, and nothing"
+                " moves."
             ) % {"name": change.name}
 
 

@@ -1,6 +1,6 @@
 """What is saved and not in effect: the difference between two truths that operators must never mistake."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,7 @@ from msha.steering.diff import Line, Row, compare, document_text, rule_text, sid
 from msha.steering.errors import InvalidRule, InvalidSnapshot
 from msha.steering.phases import moved_between, table_of
 from msha.steering.ranges import KeySpace, MovedIds
+from msha.steering.topology import Topology
 from units import publishing
 from units.models import Namespace
 
@@ -119,17 +120,28 @@ class Unpublished:
 
     def sentences(self) -> list[str]:
         """Each change in a few words."""
+        return [*self.changes_but(()), *self.obstacles]
+
+    def changes_but(self, things: Collection[tuple[str, str]]) -> list[str]:
+        """Each change of anything else than these, which are named by kind and name."""
         if self.first:
             return [gettext("nothing of this namespace is in effect yet")]
         assert self.config_in_effect is not None
-        changed = list(_config_changes(self.config_in_effect, self.config_saved))
-        return [*changed, *map(str, self.rules), *self.obstacles]
+        changed = _config_changes(self.config_in_effect, self.config_saved)
+        return [
+            *(sentence for thing, sentence in changed if thing not in things),
+            *(str(rule) for rule in self.rules if ("unit type", rule.name) not in things),
+        ]
 
 
-def unpublished_changes(namespace: Namespace) -> Unpublished:
-    """What putting into effect would change, or leave to a cutover, or refuse."""
+def unpublished_changes(namespace: Namespace, wanted: Topology | None = None) -> Unpublished:
+    """What putting into effect would change, or leave to a cutover, or refuse.
+
+    Args:
+        wanted: compared with what is in effect as if it had been saved already; None means what is saved.
+    """
     document = publishing.in_effect(namespace)
-    saved = topology_of(namespace)
+    saved = topology_of(namespace) if wanted is None else wanted
     config, rule = topology.config_part(saved), topology.rule_part(saved, namespace.epoch + 1)
     if document is None:
         return Unpublished(namespace, 0, None, config, rule, (), _faults(config, rule))
@@ -260,22 +272,25 @@ def _named_place(place: str, config: Document, rule: Document) -> str:
     return ", ".join(said)
 
 
-def _config_changes(before: Document, after: Document) -> Iterator[str]:
-    """Which units, clusters and domains differ between two config parts."""
+def _config_changes(before: Document, after: Document) -> Iterator[tuple[tuple[str, str], str]]:
+    """Which units, clusters and domains differ between two config parts: kind and name, and a sentence."""
+    kinds = {"units": "unit", "clusters": "cluster", "domains": "domain"}
     words = {"units": gettext("unit"), "clusters": gettext("cluster"), "domains": gettext("domain")}
     for key, word in words.items():
         old = {entry[_ORDER[key]]: entry for entry in before.get(key, [])}
         new = {entry[_ORDER[key]]: entry for entry in after.get(key, [])}
         for name in dict.fromkeys([*new, *old]):
+            thing = (kinds[key], name)
             if name not in old:
-                yield gettext("%(kind)s %(name)s is new") % {"kind": word, "name": name}
+                yield thing, gettext("%(kind)s %(name)s is new") % {"kind": word, "name": name}
             elif name not in new:
-                yield gettext("%(kind)s %(name)s is removed") % {"kind": word, "name": name}
+                yield thing, gettext("%(kind)s %(name)s is removed") % {"kind": word, "name": name}
             elif not _same(old[name], new[name]):
-                yield gettext("%(kind)s %(name)s changes") % {"kind": word, "name": name}
+                yield thing, gettext("%(kind)s %(name)s changes") % {"kind": word, "name": name}
     orders = [[unit["code"] for unit in config["units"]] for config in (before, after)]
     if orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1]):
-        yield gettext("the order of the units changes")
+        first = next(new for old, new in zip(*orders, strict=True) if old != new)
+        yield ("unit", first), gettext("the order of the units changes")
 
 
 def _same(one: object, other: object) -> bool:

@@ -225,3 +225,23 @@ def test_deleting_the_domain_deletes_its_rows(demo: Namespace) -> None:
 
 def test_the_exported_text_is_the_file_that_was_applied(demo: Namespace) -> None:
     assert topology.export_text(demo) == to_yaml(topology.parse(WALK_THROUGH))
+
+
+def test_a_file_that_asks_for_the_rule_in_effect_drops_the_saved_change_of_it(published: Namespace) -> None:
+    in_effect = topology.parse(WALK_THROUGH)
+    UnitType.objects.update(ranges={"center": ["0~6380"], "unbj": ["6381~9999"]})
+    plan = topology.plan(in_effect)
+    assert plan.sentences == [
+        "The saved change of the rule of unit_type is dropped: the rule in effect stays, and nothing moves."
+    ]
+    assert plan.unpublished == []
+    assert topology.apply(in_effect, "tester", effect=True).outcome.drafts == []
+
+
+def test_a_plan_names_of_what_was_saved_before_only_what_it_leaves_as_it_is(published: Namespace) -> None:
+    Unit.objects.filter(code="unbj").update(name="Beijing")
+    BackSources.objects.filter(unit__code="unbj").update(servers="127.0.0.1:9203")
+    wanted = changed(published, "127.0.0.1:9203", "127.0.0.1:9202")
+    plan = topology.plan(wanted)
+    assert [change.name for change in plan.differences] == ["websocket.msha.tech"]
+    assert plan.unpublished == ["unit unbj changes"]
