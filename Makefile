@@ -3,6 +3,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 STRICT := msha units domains cutover
+# Somebody who watches sees pip's progress; a log gets its errors alone. Used within a recipe's shell.
+PIP_INSTALL = quiet=-qq; test ! -t 1 || quiet=; $(BIN)/python -m pip install --disable-pip-version-check $$quiet
 
 .PHONY: help setup demo demo-reset test lint fmt coverage node-modules messages
 
@@ -22,17 +24,20 @@ setup: .venv/.dev-stamp
 .venv/.run-stamp: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo 'msha needs Python 3.11 or newer; say which one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)'; exit 1; }
-	@test -x $(BIN)/python || { echo 'making .venv'; $(PYTHON) -m venv .venv; }
-	@echo 'installing the packages of requirements.txt'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@test -x $(BIN)/python || { echo 'making .venv, a few seconds'; $(PYTHON) -m venv .venv; }
+	@echo "installing the $$(grep -c == requirements.txt) packages of requirements.txt, about a minute"
+	@$(PIP_INSTALL) -r requirements.txt
+	@echo 'installing msha itself, a few seconds'
 	@$(BIN)/python -m pip install -qqq --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
 .venv/.dev-stamp: .venv/.run-stamp requirements-dev.txt
-	@echo 'installing the packages of requirements-dev.txt'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@echo "installing the $$(grep -c == requirements-dev.txt) packages of requirements-dev.txt, about a minute"
+	@$(PIP_INSTALL) -r requirements-dev.txt
 	@touch $@
 
+# Ctrl-C, or SIGTERM to make, stops it; SIGINT to make alone does not: make takes it for a Ctrl-C, which
+# everybody gets, and waits.
 demo: .venv/.run-stamp
 	@exec $(BIN)/python -m msha.demo --with-parent
 
