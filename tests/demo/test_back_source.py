@@ -113,8 +113,8 @@ class Visitor:
 
 async def test_a_visitor_whose_close_is_under_way_costs_the_others_no_message() -> None:
     application = make_application("hangzhou", every_s=60, tick_s=0.02)
-    # Channels looks after database connections in a thread that is kept for all tests; in one where an earlier
-    # test left a connection open that is forbidden to this test, which has nothing to do with databases.
+    # Channels tends database connections in a thread that all tests share. Where an earlier test left one
+    # open, that is forbidden here, although this test has nothing to do with databases.
     async with ThreadSensitiveContext():
         closing, staying = Visitor(application, closing=True), Visitor(application)
         ticks = await staying.hears(5)
