@@ -10,7 +10,7 @@ class CutoverConfig(AppConfig):
         """Nodes' words reach the running cutover, and what it uses is known to the apps below."""
         from cutover import adopting, driving, uses
         from cutover.metrics import Cutovers
-        from domains.services import register_draft_maker
+        from domains.services import register_draft_maker, register_rules_under_way
         from units import metrics
         from units.in_use import register_use_check
         from units.signals import node_reported, rule_adopted
@@ -18,5 +18,6 @@ class CutoverConfig(AppConfig):
         node_reported.connect(driving.heard, dispatch_uid="cutover.driving.heard")
         rule_adopted.connect(adopting.adopt, dispatch_uid="cutover.adopting.adopt")
         register_draft_maker(uses.make_draft)
+        register_rules_under_way(uses.rules_under_way)
         register_use_check(uses.sentence_against)
         metrics.register(Cutovers())

@@ -58,6 +58,18 @@ def make_draft(namespace: Namespace, unit_type: str, entry: Document, *, actor: 
     return Draft(cutover.number, _address(cutover))
 
 
+def rules_under_way(namespace: Namespace, unit_type: str) -> list[Document]:
+    """The rules before and after the running cutover of this unit type.
+
+    A saved rule that is one of them is settled when the cutover ends; between its steps the table in effect
+    is neither, and nobody is to be asked to publish the difference (`domains.unpublished.RulesUnderWay`).
+    """
+    cutover = running(namespace.pk)
+    if cutover is None or cutover.unit_type != unit_type:
+        return []
+    return [cutover.old_rule, cutover.new_rule]
+
+
 def _asks_for(cutover: Cutover, entry: Document) -> bool:
     space = key_space_of(in_effect(cutover.namespace)["rule"])
     return same_rule(cutover.new_rule, entry, space)

@@ -20,8 +20,9 @@ from domains.unpublished import (
     compose_rule_from_saved,
     has_unpublished_changes,
     pending_domains,
-    rule_differences,
+    register_rules_under_way,
     unpublished_changes,
+    unsettled_rules,
 )
 from msha.steering.errors import MshaError
 from units import audit, publishing
@@ -40,6 +41,7 @@ __all__ = [
     "pending_domains",
     "put_into_effect",
     "register_draft_maker",
+    "register_rules_under_way",
     "revert_saved_rules",
     "unpublished_changes",
 ]
@@ -205,7 +207,7 @@ def revert_saved_rules(namespace: Namespace, actor: object, reason: str = "") ->
         if document is None:
             raise Refused(gettext("Nothing of this namespace is in effect yet."))
         changed = []
-        for difference in rule_differences(document["rule"], compose_rule_from_saved(locked)):
+        for difference in unsettled_rules(locked, document["rule"], compose_rule_from_saved(locked)):
             assert difference.in_effect is not None
             entry = {key: value for key, value in difference.in_effect.items() if key != "name"}
             UnitType.objects.filter(namespace=locked, name=difference.name).update(**entry)

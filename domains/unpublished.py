@@ -1,6 +1,6 @@
 """What is saved and not in effect: the difference between two truths that operators must never mistake."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -29,6 +29,18 @@ def compose_config(namespace: Namespace) -> Document:
 def compose_rule_from_saved(namespace: Namespace) -> Document:
     """The rule part of the saved unit types: for the first publish, and to compare with the one in effect."""
     return topology.rule_part(topology_of(namespace), epoch=namespace.epoch + 1)
+
+
+RulesUnderWay = Callable[[Namespace, str], Iterable[Document]]
+"""The rules of a unit type between which a running cutover moves; none when there is no such cutover."""
+
+_under_way: RulesUnderWay | None = None
+
+
+def register_rules_under_way(rules: RulesUnderWay) -> None:
+    """From now on a saved rule that is one of ``rules`` is no unpublished change: its cutover settles it."""
+    global _under_way
+    _under_way = rules
 
 
 @dataclass(frozen=True)
@@ -152,7 +164,7 @@ def unpublished_changes(namespace: Namespace, wanted: Topology | None = None) ->
         document["config"],
         config,
         rule,
-        tuple(rule_differences(document["rule"], rule)),
+        tuple(unsettled_rules(namespace, document["rule"], rule)),
         obstacles or _faults(config, document["rule"]),
     )
 
@@ -174,6 +186,15 @@ def pending_domains(namespace: Namespace) -> set[str]:
     config = compose_config(namespace)
     published = {} if document is None else {d["name"]: d for d in document["config"]["domains"]}
     return {d["name"] for d in config["domains"] if not _same(published.get(d["name"]), d)}
+
+
+def unsettled_rules(namespace: Namespace, in_effect: Document, saved: Document) -> Iterator[RuleDifference]:
+    """Unit types whose saved rule is not in effect, and is not left to a running cutover either."""
+    for difference in rule_differences(in_effect, saved):
+        assert difference.saved is not None
+        under_way = _under_way(namespace, difference.name) if _under_way is not None else ()
+        if not any(_same_rule(entry, difference.saved, difference.key_space) for entry in under_way):
+            yield difference
 
 
 def rule_differences(in_effect: Document, saved: Document) -> Iterator[RuleDifference]:

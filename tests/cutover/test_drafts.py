@@ -176,3 +176,22 @@ def test_what_a_running_cutover_brings_into_effect_is_not_drafted_again(scene: S
     assert (
         uses.make_draft(scene.namespace, "unit_type", other, actor="op", reason="").number != running.number
     )
+
+
+@pytest.mark.parametrize("saved", [OLD_RANGES, NEW_RANGES])
+@pytest.mark.parametrize("state", [State.PREPARE, State.FREEZE, State.ACTIVATE, State.RELEASE])
+def test_a_saved_rule_that_a_running_cutover_will_settle_is_no_unpublished_change(
+    scene: Scene, state: str, saved: dict[str, list[str]]
+) -> None:
+    running = make_started(scene)
+    UnitType.objects.filter(namespace=scene.namespace).update(ranges=saved)
+    take_to(scene, running, state)
+    assert domains.unpublished_changes(scene.namespace).rules == ()
+    assert not [said for said in domains.has_unpublished_changes(scene.namespace) if "moves" in said]
+    assert domains.revert_saved_rules(scene.namespace, "op") == []
+
+
+def test_a_third_saved_rule_beside_a_running_cutover_is_an_unpublished_change(scene: Scene) -> None:
+    take_to(scene, make_started(scene), State.ACTIVATE)
+    UnitType.objects.filter(namespace=scene.namespace).update(ranges={"center": ["0~1"], "unbj": ["2~9999"]})
+    assert [rule.name for rule in domains.unpublished_changes(scene.namespace).rules] == ["unit_type"]
