@@ -1,11 +1,13 @@
 """Alarms of a cutover (PROTOCOL I10): raised by whoever advances it, so by the console itself, too."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from django.db.models import Q
 
-from cutover import sentences
+from cutover import plans, sentences
 from cutover.models import Cutover, CutoverEvent
+from msha.steering import phases
 from msha.steering.phases import Step
 from units.alarms import clear_alarm, raise_alarm
 from units.models import Alarm, EdgeNode
@@ -26,8 +28,8 @@ def overdue(cutover: Cutover, step: Step, missing: Sequence[str]) -> None:
     )
     if not raised.exists():
         with sentences.stored():
-            sentence = sentences.overdue(cutover, step, missing)
-        _raise(cutover, OVERDUE, sentence, missing)
+            sentence = sentences.overdue(cutover, step.phase, missing)
+        _raise(cutover, OVERDUE, sentence, missing, phase=str(step.phase))
 
 
 def clear_overdue(cutover: Cutover) -> None:
@@ -40,7 +42,7 @@ def undone(cutover: Cutover, missing: Sequence[str]) -> None:
     """The alarm that the cutover undid itself is raised; it stays until its nodes are back in line."""
     with sentences.stored():
         sentence = sentences.outcome(cutover)
-    _raise(cutover, UNDONE, sentence, missing)
+    _raise(cutover, UNDONE, sentence, missing, ended=cutover.figures["ended"])
 
 
 def still_frozen(cutover: Cutover, nodes: Sequence[str]) -> None:
@@ -50,10 +52,38 @@ def still_frozen(cutover: Cutover, nodes: Sequence[str]) -> None:
     _raise(cutover, FROZEN, sentence, nodes)
 
 
-def _raise(cutover: Cutover, kind: str, sentence: str, missing: Sequence[str]) -> None:
+def _raise(cutover: Cutover, kind: str, sentence: str, missing: Sequence[str], **facts: Any) -> None:
+    """The English sentence is for logs and metrics; pages make theirs from the facts in the event."""
     raise_alarm(cutover.namespace_id, kind, sentence, _subject(cutover))
-    data = {"sentence": sentence, "missing": list(missing), "epoch": cutover.epoch}
+    data = {"alarm": kind, "sentence": sentence, "missing": list(missing), "epoch": cutover.epoch, **facts}
     CutoverEvent.objects.create(cutover=cutover, kind="alarm", data=data)
+
+
+def said(alarm: Alarm) -> str:
+    """The alarm in the reader's language where its facts are known; as it was stored otherwise.
+
+    A step that still waits names whom it waits for now: that may be fewer than when the alarm was raised.
+    """
+    number = alarm.subject.removeprefix("#")
+    if alarm.kind not in (OVERDUE, UNDONE, FROZEN) or not number.isdigit():
+        return alarm.sentence
+    cutover = Cutover.objects.filter(namespace=alarm.namespace_id, number=int(number)).first()
+    if cutover is None:
+        return alarm.sentence
+    if alarm.kind == OVERDUE and alarm.cleared_at is None and (waited := _waits(cutover)):
+        return waited
+    told = CutoverEvent.objects.filter(cutover=cutover, kind="alarm", data__sentence=alarm.sentence).last()
+    return sentences.alarm(cutover, told.data) if told else alarm.sentence
+
+
+def _waits(cutover: Cutover) -> str:
+    """The sentence of the step that waits now, or ""."""
+    if cutover.state not in plans.PHASE_OF:
+        return ""
+    views = plans.views(plans.enrolled_nodes(cutover.namespace_id))
+    step = plans.step_of(cutover)
+    missing = phases.judge(plans.plan_of(cutover), step, cutover.epoch, views, 0.0).missing
+    return sentences.overdue(cutover, step.phase, missing) if missing else ""
 
 
 def clear_undone(namespace_id: int) -> None:

@@ -10,7 +10,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from cutover import alarms, plans, sentences, status
+from cutover import alarms
 from cutover.models import Cutover
 from domains import services as domains
 from units.current import current_namespace
@@ -71,24 +71,7 @@ def _alarms(namespace: Namespace) -> Iterator[Banner]:
     for alarm in Alarm.objects.filter(namespace=namespace, cleared_at=None).order_by("raised_at")[:5]:
         if alarm.sentence == namespace.publishing_stopped:
             continue
-        yield Banner("bad", "warning", _said(alarm), _("Alarm."))
-
-
-def _said(alarm: Alarm) -> str:
-    """The alarm in the reader's language where its facts are known; as it was stored otherwise."""
-    number = alarm.subject.removeprefix("#")
-    if not (alarm.kind in (alarms.OVERDUE, alarms.UNDONE, alarms.FROZEN) and number.isdigit()):
-        return alarm.sentence
-    cutover = Cutover.objects.filter(namespace=alarm.namespace_id, number=int(number)).first()
-    if cutover is None:
-        return alarm.sentence
-    if alarm.kind == alarms.UNDONE:
-        return sentences.outcome(cutover) or alarm.sentence
-    if alarm.kind == alarms.FROZEN:
-        frozen = cutover.figures.get("ended", {}).get("frozen")
-        return sentences.still_frozen(cutover, frozen) if frozen else alarm.sentence
-    waiting = status.waiting_for(cutover, plans.enrolled_nodes(cutover.namespace_id))
-    return sentences.overdue(cutover, *waiting) if waiting is not None and waiting[1] else alarm.sentence
+        yield Banner("bad", "warning", alarms.said(alarm), _("Alarm."))
 
 
 def _running(namespace: Namespace, here: str) -> Iterator[Banner]:

@@ -12,7 +12,8 @@ from django.utils import translation
 from django.utils.translation import gettext
 
 from cutover.models import Cutover, CutoverEvent
-from msha.steering.phases import GATE_DEADLINE_S, Ending, Phase, Step
+from cutover.plans import STATE_OF
+from msha.steering.phases import GATE_DEADLINE_S, ClusterWithoutAck, Ending, Phase, Silence, Step
 
 State = Cutover.State
 
@@ -24,11 +25,37 @@ def stored() -> Iterator[None]:
         yield
 
 
+def names(missing: Sequence[str]) -> str:
+    """What a gate waits for, one after the other; the core says it in English."""
+    return ", ".join(map(_name, missing))
+
+
+def _name(text: str) -> str:
+    cluster = ClusterWithoutAck.parse(text)
+    if cluster is None:
+        return text
+    words = {"cluster": cluster.cluster, "unit": cluster.unit}
+    if not cluster.nodes:
+        return gettext("a node of cluster %(cluster)s (%(unit)s)") % words
+    told = "; ".join(_silent(node, silence) for node, silence in cluster.nodes)
+    return gettext("a node of cluster %(cluster)s (%(unit)s; %(nodes)s)") % {**words, "nodes": told}
+
+
+def _silent(node: str, silence: Silence) -> str:
+    match silence:
+        case Silence.PARKED:
+            return gettext("%(node)s is parked") % {"node": node}
+        case Silence.NOT_LIVE:
+            return gettext("%(node)s is not connected") % {"node": node}
+        case _:
+            return gettext("%(node)s has not answered") % {"node": node}
+
+
 def waiting(step: Step, missing: Sequence[str]) -> str:
     """What the running step waits for, or "" when nothing is missing."""
     if not missing:
         return ""
-    words = {"nodes": ", ".join(missing)}
+    words = {"nodes": names(missing)}
     match step.phase:
         case Phase.FREEZE:
             return gettext("Waits for %(nodes)s to hold the moved ids and to close their sessions.") % words
@@ -38,17 +65,17 @@ def waiting(step: Step, missing: Sequence[str]) -> str:
             return gettext("Waits for %(nodes)s to acknowledge.") % words
 
 
-def overdue(cutover: Cutover, step: Step, missing: Sequence[str]) -> str:
+def overdue(cutover: Cutover, phase: Phase, missing: Sequence[str]) -> str:
     """What an operator reads at 3 a.m.: what waits, for whom, and what can be done."""
     head = gettext(
         "Cutover %(cutover)s has waited in %(phase)s for more than %(seconds)d s for %(nodes)s."
     ) % {
         "cutover": cutover,
-        "phase": cutover.get_state_display(),
+        "phase": STATE_OF[phase].label,
         "seconds": int(GATE_DEADLINE_S),
-        "nodes": ", ".join(missing),
+        "nodes": names(missing),
     }
-    match step.phase:
+    match phase:
         case Phase.FREEZE:
             tail = gettext(
                 "The moved ids are held in both units. Bring these nodes back, turn the cutover around,"
@@ -74,6 +101,19 @@ def still_frozen(cutover: Cutover, nodes: Sequence[str]) -> str:
     ) % {"cutover": cutover, "nodes": ", ".join(nodes)}
 
 
+def alarm(cutover: Cutover, data: dict[str, Any]) -> str:
+    """What an alarm said when it was raised; as it was stored where its facts were not kept yet."""
+    match data.get("alarm"):
+        case "cutover_overdue":
+            return overdue(cutover, Phase(data["phase"]), data["missing"])
+        case "cutover_undone":
+            return _ending(cutover, data["ended"])
+        case "cutover_frozen":
+            return still_frozen(cutover, data["missing"])
+        case _:
+            return str(data["sentence"])
+
+
 def outcome(cutover: Cutover) -> str:
     """How the cutover ended, or is being undone; "" while it goes forward."""
     facts: dict[str, Any] = cutover.figures.get("ended", {})
@@ -83,7 +123,7 @@ def outcome(cutover: Cutover) -> str:
     if facts.get("stragglers"):
         sentence += " " + gettext("Finished by %(actor)s without %(nodes)s: %(reason)s") % {
             "actor": facts["finished_by"],
-            "nodes": ", ".join(facts["stragglers"]),
+            "nodes": names(facts["stragglers"]),
             "reason": facts["finish_reason"],
         }
     return sentence
@@ -103,7 +143,7 @@ def _ending(cutover: Cutover, facts: dict[str, Any]) -> str:
                 "cutover": cutover,
                 "seconds": int(GATE_DEADLINE_S),
                 "phase": State(facts["state"]).label,
-                "nodes": ", ".join(facts["missing"]),
+                "nodes": names(facts["missing"]),
             }
         case "stale":
             return gettext(
@@ -158,7 +198,7 @@ def event(row: CutoverEvent) -> str:
                 "node": data["node"]
             }
         case "alarm":
-            return gettext("Alarm: %(sentence)s") % {"sentence": data["sentence"]}
+            return gettext("Alarm: %(sentence)s") % {"sentence": alarm(row.cutover, data)}
         case "alarm_cleared":
             return gettext("Alarm cleared")
         case Phase.PREPARE | Phase.FREEZE | Phase.ACTIVATE | Phase.RELEASE | Phase.ABORT:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from cutover import plans, progress, rules, sentences
+from cutover import alarms, plans, progress, rules, sentences
 from cutover.models import Check, Cutover
 from cutover.prechecks import BY_KEY
 from cutover.previews import command
@@ -167,13 +167,13 @@ def _settled(cutover: Cutover, nodes: Sequence[EdgeNode]) -> bool:
 
 
 def _alarm(cutover: Cutover) -> str | None:
-    alarms = Alarm.objects.filter(
+    alarm = Alarm.objects.filter(
         namespace=cutover.namespace_id,
         kind__startswith="cutover_",
         subject=f"#{cutover.number}",
         cleared_at=None,
-    )
-    return alarms.values_list("sentence", flat=True).first()
+    ).first()
+    return alarms.said(alarm) if alarm else None
 
 
 def _table(rule: rules.UnitTypeDict) -> dict[str, Any]:

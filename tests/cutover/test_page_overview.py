@@ -2,12 +2,13 @@ import re
 
 import pytest
 from django.test import Client
+from django.utils import translation
 
 from tests.cutover.builders import Scene, make_draft, make_started, take_to
 from tests.cutover.pages import CSP_FREE_NAMES, signed_in
 from tests.units.builders import make_namespace
 from units.alarms import clear_alarm, raise_alarm
-from units.models import EdgeNode
+from units.models import Alarm, EdgeNode
 
 
 @pytest.fixture
@@ -184,3 +185,29 @@ def test_the_banner_of_a_running_cutover_is_left_out_on_its_own_pages(scene: Sce
     there = viewer.get("/banners/", headers={"HX-Current-URL": own}).content.decode()
     assert "is running" not in there
     assert "is running" in viewer.get("/banners/", headers={"HX-Current-URL": "http://x/"}).content.decode()
+
+
+def test_alarms_name_silent_clusters_in_chinese_on_the_progress_page_and_in_its_timeline(
+    scene: Scene, viewer: Client
+) -> None:
+    from cutover import services
+    from tests.cutover.builders import grow_old
+
+    cutover = make_started(scene)
+    scene["center-1"].disconnect()
+    scene["unbj-1"].ack()
+    grow_old(cutover, 11)
+    services.advance(cutover.pk)
+    cutover.refresh_from_db()
+    english = services.status(cutover)
+    name = scene["center-1"].row.name
+    silent = f"a node of cluster ws-center (center; {name} has not answered)"
+    assert silent in english["alarm"] == Alarm.objects.get(namespace=scene.namespace).sentence
+    with translation.override("zh-hans"):
+        status = services.status(cutover)
+    told = [event["sentence"] for event in status["events"] if event["kind"] == "alarm"]
+    for sentence in (status["alarm"], status["outcome"], *told):
+        assert f"{name} 未应答" in sentence
+        assert "did not answer" not in sentence
+        assert "a node of" not in sentence
+    assert len(told) == 1
