@@ -114,6 +114,7 @@ class RouteOut(Schema):
     decision: str
     reason: str
     decisions: list[DecisionOut]
+    refused: bool = Field(description="Whether the edges of every unit refuse it.")
 
 
 @router.get("/namespaces/{namespace}/topology", response=ExportOut, summary="What is saved, as a file")

@@ -44,6 +44,7 @@ class Routed:
     Attributes:
         router_id: after the transforms; None for untagged traffic or an unusable routerId.
         unit: the one unit that would serve it; "" where every unit or none would.
+        refused: whether the edges of every unit refuse it.
         decision, reason: those of that unit's edges, or of the center's.
     """
 
@@ -57,6 +58,7 @@ class Routed:
     decision: str
     reason: str
     decisions: Sequence[Decision]
+    refused: bool = False
 
 
 def in_effect(namespace: Namespace) -> Snapshot:
@@ -110,6 +112,7 @@ def route(
     request = handshake(rule, router_id.strip(), host, target, {**(headers or {}), "unitType": name})
     decisions = [_decision(snapshot, code, request) for code in snapshot.units]
     number, owner = _owner(snapshot, rule, request)
+    refused = all(decision.decision == "refuse" for decision in decisions)
     chosen = next((d for d in decisions if d.unit == (owner or snapshot.center)), decisions[0])
     return Routed(
         version=snapshot.version,
@@ -118,10 +121,11 @@ def route(
         unit_type=name,
         given=router_id,
         router_id=number,
-        unit=owner,
+        unit="" if refused else owner,
         decision=chosen.decision,
         reason=chosen.reason,
         decisions=decisions,
+        refused=refused,
     )
 
 

@@ -137,11 +137,16 @@ def put_into_effect(call: Call, yes: bool, comment: str) -> None:
 @click.option("--path", default="", help="Path and query. Default: the first URI of the domain.")
 @common_options
 def route(call: Call, router_id: str, host: str, path: str) -> None:
-    """Say which unit serves a client with this routerId, and what each unit's edges would answer."""
+    """Say which unit serves a client with this routerId, and what each unit's edges would answer.
+
+    The exit code is 1 when every unit's edges refuse it.
+    """
     routed = call.console.get(
         call.path("route"), router_id=router_id, unit_type=call.unit_type, host=host, path=path
     )
     call.show(routed, lambda: _route_text(routed))
+    if routed["refused"]:
+        raise SystemExit(1)
 
 
 @main.command()
@@ -178,7 +183,8 @@ def _yaml(value: Any) -> list[str]:
 
 
 def _route_text(routed: dict[str, Any]) -> str:
-    served = f"unit {routed['unit']}" if routed["unit"] else "no single unit"
+    nobody = "no unit" if routed["refused"] else "no single unit"
+    served = f"unit {routed['unit']}" if routed["unit"] else nobody
     given = routed["given"] or "no routerId"
     number = routed["router_id"]
     read = f", read as {number}" if number is not None and str(number) != given else ""

@@ -142,6 +142,24 @@ def test_route_says_unit_decision_reason_and_version(console: LiveConsole, space
     assert "nope is not a unit type in effect; there is unit_type." in other.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "head"),
+    [
+        (("abc",), "abc: no unit; refuse (invalid_router_id)"),
+        (("1", "--host", "foo.bar"), "1: no unit; refuse (unknown_host)"),
+    ],
+)
+def test_a_route_that_every_unit_refuses_is_a_failure(
+    console: LiveConsole, space: str, arguments: tuple[str, ...], head: str
+) -> None:
+    done = console.mshactl("route", *arguments, "-n", space)
+    assert done.returncode == 1
+    assert done.stdout.startswith(head)
+    assert done.stderr == ""
+    routed = console.mshactl("route", *arguments, "-n", space, "-o", "json")
+    assert (routed.returncode, json.loads(routed.stdout)["unit"]) == (1, "")
+
+
 def test_sessions_are_counted(console: LiveConsole, space: str) -> None:
     counted = json.loads(console.mshactl("sessions", "-n", space, "-o", "json").stdout)
     assert (counted["total"], [unit["unit"] for unit in counted["units"]]) == (0, ["center", "unbj"])
