@@ -69,7 +69,7 @@ class CutoverOut(Schema):
     command: str
     sessions_expected: int
     sessions_closed: int
-    sessions_remaining: int
+    sessions_remaining: int | None
     reconnected: int
     frozen_ms: int | None
     freezes: list[dict[str, Any]]

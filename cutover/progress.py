@@ -11,6 +11,7 @@ from typing import Any
 
 from cutover.models import Cutover, CutoverEvent, ProgressSample
 from msha.steering import wire
+from msha.steering.phases import Phase
 from msha.steering.ranges import MovedIds
 from units.models import EdgeNode
 
@@ -20,6 +21,8 @@ SAMPLE_EVERY = timedelta(milliseconds=250)
 WATCHED_AFTER_END = timedelta(seconds=30)
 #: Nodes report what they closed with their next status, so within a second of the end.
 SETTLES_WITHIN = timedelta(seconds=3)
+
+State = Cutover.State
 
 Figures = dict[str, Any]
 
@@ -68,7 +71,7 @@ def observe(cutover: Cutover, nodes: Sequence[EdgeNode], now: datetime) -> bool:
     found = news(cutover, nodes, now)
     CutoverEvent.objects.bulk_create(found.events)
     if found.counted and cutover.state != Cutover.State.PREPARE:  # nothing is closed before FREEZE
-        _sample(cutover, found.figures, now)
+        _sample(cutover, nodes, found.figures, now)
     if found:
         cutover.figures = found.figures
         Cutover.objects.filter(pk=cutover.pk).update(figures=found.figures)
@@ -138,25 +141,65 @@ def _count(cutover: Cutover, nodes: Sequence[EdgeNode], figures: Figures) -> boo
     return True
 
 
-def _sample(cutover: Cutover, figures: Figures, now: datetime) -> None:
+def remaining(cutover: Cutover, nodes: Sequence[EdgeNode], figures: Figures) -> int | None:
+    """How many sessions are still open on moved ids; None where nobody has counted them.
+
+    A node counts what it must close when it applies FREEZE, and says 0 before; until every losing node has
+    said more, what the preview counted stands in for it.
+    """
+    reported: int = figures.get("sessions_remaining", 0)
+    if not _unheard(cutover, nodes, figures):
+        return reported
+    known = bool(cutover.impact) and not cutover.impact.get("uncounted")
+    return _at_least(cutover, figures) if known or reported else None
+
+
+def _unheard(cutover: Cutover, nodes: Sequence[EdgeNode], figures: Figures) -> bool:
+    """Whether a losing node has yet to say how many sessions it closes; none can be left after FREEZE."""
+    if cutover.turns or cutover.state in (State.ACTIVATE, State.RELEASE, State.DONE):
+        return False
+    losing = MovedIds.from_lists(cutover.moved).losing_units
+    freeze = cutover.events.filter(kind=Phase.FREEZE).order_by("at", "pk").first()
+    said = figures.get("nodes", {})
+
+    def told(node: EdgeNode) -> bool:
+        counts = said.get(node.name, {})
+        late = freeze is not None and counts.get("epoch", -1) >= freeze.data["epoch"]
+        return bool(late or counts.get("closed") or counts.get("remaining"))
+
+    return any(node.unit.code in losing and not told(node) for node in nodes)
+
+
+def _at_least(cutover: Cutover, figures: Figures) -> int:
+    closed, reported = figures.get("sessions_closed", 0), figures.get("sessions_remaining", 0)
+    return max(reported, expected(cutover) - closed)
+
+
+def expected(cutover: Cutover) -> int:
+    """How many sessions of moved ids the preview counted."""
+    return sum(count for _, _, count in cutover.impact.get("pairs", []))
+
+
+def _sample(cutover: Cutover, nodes: Sequence[EdgeNode], figures: Figures, now: datetime) -> None:
     last = list(cutover.samples.order_by("-at").values_list("at", flat=True)[:2])
+    point = _point(cutover, nodes, figures)
     if len(last) == 2 and now - last[0] < SAMPLE_EVERY:
         # The newest point follows the counts, so that the curve ends where the figures do; the first stays.
-        cutover.samples.filter(at=last[0]).update(**_point(figures))
+        cutover.samples.filter(at=last[0]).update(**point)
         return
-    ProgressSample.objects.create(cutover=cutover, at=now, **_point(figures))
+    ProgressSample.objects.create(cutover=cutover, at=now, **point)
 
 
 def begin_curve(cutover: Cutover, now: datetime) -> None:
     """The curve has its first point, where nothing is closed yet; the preview counted what remains."""
-    expected = sum(count for _, _, count in cutover.impact.get("pairs", []))
-    ProgressSample.objects.create(cutover=cutover, at=now, remaining=expected)
+    ProgressSample.objects.create(cutover=cutover, at=now, remaining=expected(cutover))
 
 
-def _point(figures: Figures) -> dict[str, int]:
+def _point(cutover: Cutover, nodes: Sequence[EdgeNode], figures: Figures) -> dict[str, int]:
+    left = remaining(cutover, nodes, figures)
     return {
         "closed": figures["sessions_closed"],
-        "remaining": figures["sessions_remaining"],
+        "remaining": _at_least(cutover, figures) if left is None else left,
         "reconnected": figures["reconnected"],
     }
 

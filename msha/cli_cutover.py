@@ -349,7 +349,8 @@ def _status_lines(status: Status) -> Iterator[str]:
     yield f"cutover #{status['number']} of {status['namespace']} ({status['unit_type']}): {status['phase']}"
     yield f"moved ids         {status['moved_ids']}  {status['moved_text']}"
     yield f"sessions closed   {status['sessions_closed']}"
-    yield f"remaining         {status['sessions_remaining']}"
+    left = status["sessions_remaining"]
+    yield f"remaining         {'–' if left is None else left}"
     yield f"reconnected       {status['reconnected']}"
     if status["frozen_ms"] is not None:
         yield f"frozen at most    {status['frozen_ms']} ms"

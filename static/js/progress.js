@@ -4,6 +4,7 @@
 
 (() => {
   const ORDER = ["prepare", "freeze", "activate", "release", "done"];
+  const FIGURES = ["sessions_remaining", "frozen_ms"];
   const ICONS = {
     drafted: "edit_note", previewed: "preview", checks: "fact_check", skipped: "skip_next", started: "play_arrow",
     acked: "done", drained: "done_all", exited: "power_settings_new", parked: "pause_circle", alarm: "warning",
@@ -75,7 +76,7 @@
       if (typeof status.phase !== "string") return;
       for (const place of this.root.querySelectorAll("[data-text]")) {
         const value = status[place.dataset.text];
-        const text = value === null || value === undefined ? (place.dataset.text === "frozen_ms" ? "–" : "") : String(value);
+        const text = value === null || value === undefined ? (FIGURES.includes(place.dataset.text) ? "–" : "") : String(value);
         if (place.textContent !== text) place.textContent = text;
       }
       this.showState(status);

@@ -191,7 +191,7 @@ def says(node: str, scene: Scene, cutover: Cutover, **counts: int) -> None:
     driving.heard(None, namespace_id=scene.namespace.pk, kind="status")
 
 
-def figures(cutover: Cutover) -> tuple[int, int, int]:
+def figures(cutover: Cutover) -> tuple[int, int | None, int]:
     status = services.status(cutover)
     return status["sessions_closed"], status["sessions_remaining"], status["reconnected"]
 
@@ -232,7 +232,36 @@ def test_the_curve_begins_with_the_sessions_that_were_counted_for_the_preview(sc
 def test_the_counts_of_another_cutover_are_not_taken(scene: Scene) -> None:
     cutover = make_started(scene)
     says(LOSING, scene, Cutover(pk=cutover.pk + 1), closed=99)
-    assert figures(cutover) == (0, 0, 0)
+    assert figures(cutover) == (0, None, 0)
+
+
+def test_until_a_losing_node_has_counted_what_the_preview_counted_remains(scene: Scene) -> None:
+    cutover = make_started(scene)
+    assert figures(cutover) == (0, None, 0)  # its preview reached no node
+    Cutover.objects.filter(pk=cutover.pk).update(impact={"pairs": [["unbj", "center", 9]]})
+    says(LOSING, scene, cutover)  # it has PREPARE, and has nothing to close yet
+    assert figures(cutover) == (0, 9, 0)
+    scene.all_ack()
+    assert state_of(cutover) == State.FREEZE
+    says(LOSING, scene, cutover)
+    says(GAINING, scene, cutover, epoch=2)
+    assert figures(cutover) == (0, 9, 0)
+    assert services.status(cutover)["samples"][-1]["remaining"] == 9
+    says(LOSING, scene, cutover, epoch=2, closed=4, remaining=6)
+    assert figures(cutover) == (4, 6, 0)
+    says(LOSING, scene, cutover, epoch=2, closed=10)
+    assert figures(cutover) == (10, 0, 0)
+
+
+def test_the_sessions_of_a_node_that_was_declared_dead_do_not_remain(scene: Scene) -> None:
+    cutover = make_started(scene)
+    Cutover.objects.filter(pk=cutover.pk).update(impact={"pairs": [["unbj", "center", 9]]})
+    scene.all_ack()
+    scene[LOSING].disconnect()
+    assert figures(cutover)[1] == 9
+    scene[LOSING].declare_dead()
+    assert state_of(cutover) == State.ACTIVATE
+    assert figures(cutover)[1] == 0
 
 
 def test_a_node_that_starts_again_takes_nothing_back(scene: Scene) -> None:
