@@ -72,6 +72,7 @@ class CutoverOut(Schema):
     sessions_remaining: int | None
     reconnected: int
     frozen_ms: int | None
+    frozen_now_ms: int | None
     freezes: list[dict[str, Any]]
     waiting: str
     missing: list[str]

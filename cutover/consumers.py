@@ -34,7 +34,7 @@ CLOSE_FORBIDDEN = 4403
 CLOSE_UNKNOWN = 4404
 
 #: Changes with every look and says nothing by itself.
-_VOLATILE = ("now",)
+_VOLATILE = ("now", "frozen_now_ms")
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]

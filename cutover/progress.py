@@ -222,3 +222,11 @@ def thawed(cutover: Cutover, figures: Figures, now: datetime) -> None:
     freeze = {"batch": cutover.batch, "turns": cutover.turns, "from": since, "ms": ms}
     figures["freezes"] = [*figures.get("freezes", []), freeze]
     figures["frozen_ms"] = max(entry["ms"] for entry in figures["freezes"])
+
+
+def frozen_so_far(figures: Figures, now: datetime) -> int | None:
+    """How many ms ids are frozen by now in the running freeze; None while none are."""
+    since = figures.get("frozen_from")
+    if since is None:
+        return None
+    return max(0, round((now - datetime.fromisoformat(since)).total_seconds() * 1000))

@@ -35,6 +35,7 @@ def status(cutover: Cutover) -> Status:
     figures = cutover.figures
     nodes = plans.enrolled_nodes(cutover.namespace_id)
     judged = waiting_for(cutover, nodes)
+    now = timezone.now()
     return {
         "id": cutover.pk,
         "number": cutover.number,
@@ -66,6 +67,7 @@ def status(cutover: Cutover) -> Status:
         "sessions_remaining": progress.remaining(cutover, nodes, figures),
         "reconnected": figures.get("reconnected", 0),
         "frozen_ms": figures.get("frozen_ms"),
+        "frozen_now_ms": progress.frozen_so_far(figures, now),
         "freezes": figures.get("freezes", []),
         "waiting": sentences.waiting(judged[0], judged[1]) if judged else "",
         "missing": list(judged[1]) if judged else [],
@@ -80,7 +82,7 @@ def status(cutover: Cutover) -> Status:
         "started_at": _iso(cutover.started_at),
         "phase_at": _iso(cutover.phase_at),
         "ended_at": _iso(cutover.ended_at),
-        "now": _iso(timezone.now()),
+        "now": _iso(now),
         "settled": _settled(cutover, nodes),
         "actions": actions(cutover),
         "checks": [_check(check) for check in cutover.checks.all()],

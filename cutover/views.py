@@ -570,7 +570,12 @@ class Running(WizardPage):
 
     def step(self, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
         moved = MovedIds.from_lists(self.cutover.moved)
-        now = {**self.status, "events": events_shown(self.status["events"])}
+        frozen = [ms for ms in (self.status["frozen_ms"], self.status["frozen_now_ms"]) if ms is not None]
+        now = {
+            **self.status,
+            "events": events_shown(self.status["events"]),
+            "frozen_shown": max(frozen, default=None),
+        }
         return super().step(
             {
                 "status": now,

@@ -4,7 +4,6 @@
 
 (() => {
   const ORDER = ["prepare", "freeze", "activate", "release", "done"];
-  const FIGURES = ["sessions_remaining", "frozen_ms"];
   const ICONS = {
     drafted: "edit_note", previewed: "preview", checks: "fact_check", skipped: "skip_next", started: "play_arrow",
     acked: "done", drained: "done_all", exited: "power_settings_new", parked: "pause_circle", alarm: "warning",
@@ -22,6 +21,7 @@
       this.onReport = !root.dataset.report;
       this.timeline = root.querySelector("[data-timeline]");
       this.template = document.getElementById("event-row");
+      this.counting = 0;
       this.show(JSON.parse(document.getElementById("status").textContent));
       this.connect();
     }
@@ -76,9 +76,10 @@
       if (typeof status.phase !== "string") return;
       for (const place of this.root.querySelectorAll("[data-text]")) {
         const value = status[place.dataset.text];
-        const text = value === null || value === undefined ? (FIGURES.includes(place.dataset.text) ? "–" : "") : String(value);
+        const text = value === null || value === undefined ? (place.dataset.text === "sessions_remaining" ? "–" : "") : String(value);
         if (place.textContent !== text) place.textContent = text;
       }
+      this.showFrozen(status);
       this.showState(status);
       this.toggle("[data-alarm]", status.alarm);
       this.toggle("[data-outcome]", status.outcome);
@@ -98,6 +99,22 @@
       if (this.over) return;
       this.over = true;
       this.linked(true);
+    }
+
+    // the longest freeze; one that runs counts up from what the server said, whose clock began it
+    showFrozen(status) {
+      clearInterval(this.counting);
+      const place = this.root.querySelector("[data-frozen]");
+      if (!place) return;
+      const runs = typeof status.frozen_now_ms === "number";
+      const heard = performance.now();
+      const draw = () => {
+        const now = runs ? Math.round(status.frozen_now_ms + performance.now() - heard) : null;
+        const longest = Math.max(status.frozen_ms ?? -1, now ?? -1);
+        place.textContent = longest < 0 ? "–" : String(longest);
+      };
+      draw();
+      if (runs) this.counting = setInterval(draw, 100);
     }
 
     toggle(selector, shown) {

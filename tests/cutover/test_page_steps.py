@@ -1,8 +1,13 @@
 """The wizard survives a reload and a late opening at every step."""
 
+import re
+from datetime import timedelta
+
 import pytest
 from django.test import Client
+from django.utils import timezone
 
+from cutover import services
 from cutover.models import Check, Cutover
 from cutover.wizard import Place, place_of, places_open
 from tests.cutover.builders import (
@@ -271,3 +276,25 @@ def test_every_act_on_a_running_cutover_is_a_command_that_mshactl_has(scene: Sce
         words = shlex.split(line)
         command = group.commands[words[2]]  # type: ignore[attr-defined]
         command.make_context(words[2], words[3:], resilient_parsing=False)
+
+
+def test_the_time_of_a_freeze_counts_up_while_it_runs_and_is_said_to_be_an_upper_bound(
+    scene: Scene, operator: Client
+) -> None:
+    cutover = make_started(scene)
+    assert services.status(cutover)["frozen_now_ms"] is None
+    take_to(scene, cutover, State.FREEZE)
+    began = timezone.now() - timedelta(seconds=3)
+    figures = {**cutover.figures, "frozen_from": began.isoformat()}
+    Cutover.objects.filter(pk=cutover.pk).update(figures=figures)
+    assert 3000 <= services.status(cutover)["frozen_now_ms"] < 30_000
+    page = operator.get(page_of(cutover, "progress")).content.decode()
+    assert "Ids held for at most" in page
+    assert re.search(r"data-frozen>\d{4,5}</span>", page)
+    cutover.refresh_from_db()
+    take_to(scene, cutover, State.DONE)
+    status = services.status(cutover)
+    assert status["frozen_now_ms"] is None
+    report = operator.get(page_of(cutover, "report")).content.decode()
+    assert "Ids held for at most" in report
+    assert f"data-frozen>{status['frozen_ms']}</span>" in report

@@ -50,7 +50,7 @@ module.exports = async ({ options, facts, signedIn }) => {
   facts.closed = Number(await text("[data-text=sessions_closed]"));
   facts.reconnected = Number(await text("[data-text=reconnected]"));
   facts.remaining = Number(await text("[data-text=sessions_remaining]"));
-  facts.frozenMs = Number(await text("[data-text=frozen_ms]"));
+  facts.frozenMs = Number(await text("[data-frozen]"));
   facts.state = await text("[data-state] .badge");
   facts.timeline = await page.locator("[data-timeline] li span:last-child").allInnerTexts();
 
