@@ -4,6 +4,8 @@ An error is ``{"error": {"code", "sentence", "place"}}``: the code is a stable w
 do, the place is a field or a path into the input, or "".
 """
 
+from collections.abc import Callable
+from functools import wraps
 from http import HTTPStatus
 from importlib import import_module
 from importlib.util import find_spec
@@ -11,7 +13,9 @@ from typing import Any
 
 import structlog
 from django.http import Http404, HttpRequest, HttpResponse
+from django.urls import URLPattern
 from django.utils.translation import gettext, gettext_lazy
+from django.views.decorators.csrf import csrf_exempt
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 from ninja.security import HttpBearer
@@ -183,3 +187,43 @@ def broken(request: HttpRequest, error: Exception) -> HttpResponse:
     log.error("api_failed", path=request.path, exc_info=error)
     sentence = gettext("The console failed; its log says why.")
     return _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal", sentence)
+
+
+# -- addresses -----------------------------------------------------------------------------------------------
+
+
+def urls() -> tuple[list[Any], str, str]:
+    """The addresses of the API; each answers a method it does not know in the form of all errors."""
+    patterns, app_name, namespace = api.urls
+    for pattern in patterns:
+        if isinstance(pattern, URLPattern):
+            # The root must keep its name, which the schema needs, but nothing is there.
+            pattern.callback = nowhere if pattern.name == "api-root" else _in_error_form(pattern.callback)
+    return patterns, app_name, namespace
+
+
+def _in_error_form(view: Callable[..., HttpResponse]) -> Callable[..., HttpResponse]:
+    @wraps(view)
+    def wrapped(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        response = view(request, *args, **kwargs)
+        if response.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
+            return response
+        allowed = ", ".join(sorted(response.headers["Allow"].split(", ")))
+        sentence = gettext("This address takes %(allowed)s, not %(method)s.") % {
+            "allowed": allowed,
+            "method": request.method,
+        }
+        answer = _answer(request, HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", sentence)
+        answer.headers["Allow"] = allowed
+        return answer
+
+    return wrapped
+
+
+@csrf_exempt
+def nowhere(request: HttpRequest, *args: str, **kwargs: str) -> HttpResponse:
+    """The answer at an address under ``/api/`` that does not exist."""
+    sentence = gettext("There is nothing at %(path)s. The addresses are listed at /api/docs.") % {
+        "path": request.path
+    }
+    return _answer(request, HTTPStatus.NOT_FOUND, "not_found", sentence)

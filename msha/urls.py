@@ -2,7 +2,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from django.contrib import admin
-from django.urls import URLPattern, URLResolver, include, path
+from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
 
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -13,8 +13,13 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("i18n/", include("django.conf.urls.i18n")),
 ]
 
+handler403 = "msha.refusals.forbidden"
+handler404 = "msha.refusals.not_found"
+
 if find_spec("msha.api") is not None:
-    urlpatterns.append(path("api/", import_module("msha.api").api.urls))
+    api = import_module("msha.api")
+    urlpatterns.append(path("api/", api.urls()))
+    urlpatterns.append(re_path("^api(/|$)", api.nowhere))
 
 for app in ("units", "domains", "cutover"):
     if find_spec(f"{app}.urls") is not None:

@@ -303,3 +303,25 @@ def test_the_page_of_the_api_loads_nothing_from_elsewhere(admin_client: Client) 
     assert "POST /api/v1/topology/apply" in html
     assert "https://" not in html.replace("https://github.com/unfoldadmin", "")
     assert Client().get("/api/docs").status_code == 302
+
+
+@pytest.mark.parametrize("path", ["/api/v1/nope", "/api/nope/", "/api/", "/api"])
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_an_unknown_address_is_refused_in_the_form_of_all_errors(db: None, path: str, method: str) -> None:
+    response = getattr(Client(enforce_csrf_checks=True), method)(path)
+    assert response.status_code == 404
+    assert response.json()["error"] == {
+        "code": "not_found",
+        "sentence": f"There is nothing at {path}. The addresses are listed at /api/docs.",
+        "place": "",
+    }
+
+
+def test_a_method_that_an_address_does_not_take_is_refused_in_the_form_of_all_errors(db: None) -> None:
+    response = Client(enforce_csrf_checks=True).delete("/api/v1/topology/diff")
+    assert (response.status_code, response.headers["Allow"]) == (405, "POST")
+    assert response.json()["error"] == {
+        "code": "method_not_allowed",
+        "sentence": "This address takes POST, not DELETE.",
+        "place": "",
+    }

@@ -349,3 +349,24 @@ def test_pages_without_a_namespace_lead_to_the_next_step(db: None, admin_client:
     assert admin_client.get(ADD)["Location"] == "/admin/units/unit/"
     assert "Nothing has been published" in text_of(admin_client.get("/route/"))
     assert "There are no units yet" in text_of(admin_client.get("/effect/empty/"))
+
+
+def test_a_page_that_is_not_there_and_one_that_is_forbidden_lead_back(
+    published: Namespace, operator: Client, stranger: Client
+) -> None:
+    missing = operator.get("/versions/demo/77/")
+    assert missing.status_code == 404
+    assert "There is nothing at this address" in text_of(missing)
+    assert "Unit types" in text_of(missing)  # the navigation
+    assert 'href="/">Go to the overview' in missing.content.decode()
+    forbidden = stranger.get("/versions/")
+    assert forbidden.status_code == 403
+    assert "Your account lacks the permission for it." in text_of(forbidden)
+    assert 'href="/">Go to the overview' in forbidden.content.decode()
+
+
+def test_without_a_login_an_address_that_leads_nowhere_leads_to_the_login(db: None) -> None:
+    missing = Client(headers={"Accept-Language": "zh-hans"}).get("/nowhere/")
+    assert missing.status_code == 404
+    assert "此地址没有内容" in text_of(missing)
+    assert 'href="/admin/login/">' in missing.content.decode()
