@@ -1,12 +1,16 @@
 """The pages of what is in effect: putting saved changes into effect, versions, and where routerIds go."""
 
 import json
+import re
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.utils.functional import cached_property
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -49,7 +53,7 @@ class PutIntoEffect(ConsolePage):
             return self._shown(str(error), status=409)
         for sentence in outcome.sentences:
             say = messages.success if sentence == outcome.sentences[0] else messages.warning
-            say(request, sentence)
+            say(request, _linked(sentence, outcome.drafts))
         if outcome.snapshot is not None:
             return redirect("domains:version", self.home.name, outcome.snapshot.version)
         if outcome.cutover_draft is not None and outcome.cutover_draft.url:
@@ -91,6 +95,18 @@ class PutIntoEffect(ConsolePage):
         if request.POST.get("act") == "revert" and not request.user.has_perm("units.change_unittype"):
             self.post_permission = None
         return super().dispatch(request, *args, **kwargs)
+
+
+def _linked(sentence: str, drafts: Sequence[services.Draft]) -> SafeString:
+    """The sentence, with the numbers of drafts leading to their pages."""
+    addresses = {f"#{draft.number}": draft.url for draft in drafts if draft.url}
+    parts = [
+        format_html('<a class="link underline" href="{}">{}</a>', addresses[part], part)
+        if part in addresses
+        else part
+        for part in re.split(r"(#\d+)", sentence)
+    ]
+    return format_html_join("", "{}", ((part,) for part in parts))
 
 
 class Versions(ConsolePage):

@@ -370,3 +370,13 @@ def test_without_a_login_an_address_that_leads_nowhere_leads_to_the_login(db: No
     assert missing.status_code == 404
     assert "此地址没有内容" in text_of(missing)
     assert 'href="/admin/login/">' in missing.content.decode()
+
+
+def test_the_message_about_a_prepared_draft_leads_to_it(published: Namespace, operator: Client) -> None:
+    UnitType.objects.update(ranges={"center": ["0~6380"], "unbj": ["6381~9999"]})
+    Unit.objects.filter(code="unbj").update(name="Beijing")
+    seen = services.unpublished_changes(published).seen
+    shown = operator.post("/effect/demo/", {"act": "publish", "seen": seen}, follow=True)
+    link = re.search(r'draft <a [^>]*href="(/cutover/\d+/)">#1</a> is prepared', shown.content.decode())
+    assert link is not None
+    assert operator.get(link[1], follow=True).status_code == 200
