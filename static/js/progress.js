@@ -22,6 +22,7 @@
       this.timeline = root.querySelector("[data-timeline]");
       this.template = document.getElementById("event-row");
       this.counting = 0;
+      this.phase = "";
       this.show(JSON.parse(document.getElementById("status").textContent));
       this.connect();
     }
@@ -74,6 +75,10 @@
 
     show(status) {
       if (typeof status.phase !== "string") return;
+      // the banners say in which step a cutover is; their own poll would be seconds late
+      const banners = document.getElementById("banners");
+      if (this.phase && this.phase !== status.phase && banners) banners.dispatchEvent(new CustomEvent("stale"));
+      this.phase = status.phase;
       for (const place of this.root.querySelectorAll("[data-text]")) {
         const value = status[place.dataset.text];
         const text = value === null || value === undefined ? (place.dataset.text === "sessions_remaining" ? "–" : "") : String(value);

@@ -24,6 +24,7 @@ def test_the_whole_wizard_by_clicks(play: Play) -> None:
         False,
     )
     assert wizard["samePage"], "the live page was loaded again instead of following the WebSocket"
+    assert wizard["bannersAsked"] > 0, "the banners were left to their own poll when the step changed"
     assert wizard["closed"] == wizard["reconnected"] > 0
     assert wizard["remaining"] == 0
     assert wizard["frozenMs"] > 0

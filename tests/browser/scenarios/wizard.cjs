@@ -40,13 +40,21 @@ module.exports = async ({ options, facts, signedIn }) => {
   await start.click();
   await at("progress");
   // what stands on the page from now on must come over the WebSocket: a reload would lose this mark
-  await page.evaluate(() => { window.stillTheSamePage = true; });
+  await page.evaluate(() => {
+    window.stillTheSamePage = true;
+    window.bannersAsked = 0;
+    document.addEventListener("htmx:beforeRequest", (event) => {
+      const asked = event.detail.requestConfig.triggeringEvent;
+      if (event.target.id === "banners" && asked && asked.type === "stale") window.bannersAsked += 1;
+    });
+  });
   await page.waitForSelector("[data-phase=done].done");
   await page.waitForFunction(() => {
     const number = (name) => Number(document.querySelector(`[data-text=${name}]`).textContent);
     return number("sessions_closed") > 0 && number("reconnected") >= number("sessions_closed");
   });
   facts.samePage = await page.evaluate(() => window.stillTheSamePage === true);
+  facts.bannersAsked = await page.evaluate(() => window.bannersAsked);
   facts.closed = Number(await text("[data-text=sessions_closed]"));
   facts.reconnected = Number(await text("[data-text=reconnected]"));
   facts.remaining = Number(await text("[data-text=sessions_remaining]"));
