@@ -1,5 +1,6 @@
 """The platform's and access layer's pages, asked for as a browser does."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,24 @@ def test_every_list_opens_empty_and_full(model: str, operator: Client) -> None:
     Slb.objects.create(unit=unit, name="slb-1", address="10.0.0.1", external_id="lb-1", cluster=cluster)
     UnitType.objects.create(namespace=namespace, name="unit_type", sources=[{"header": "routerId"}])
     assert operator.get(f"{address}?namespace={namespace.name}", follow=True).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "title"),
+    [
+        ("units_edgenode", "Edge nodes"),
+        ("units_slb", "SLBs"),
+        ("units_auditevent", "Audit events"),
+        ("auth_user", "Users"),
+        ("domains_domain", "Domains"),
+    ],
+)
+def test_the_title_of_a_list_says_what_it_lists(address: str, title: str, django_user_model: Any) -> None:
+    make_namespace()
+    root = Client()
+    root.force_login(django_user_model.objects.create_superuser("root"))
+    page = text_of(root.get(reverse(f"admin:{address}_changelist")))
+    assert re.search(rf"<title>\s*{title} \|", page), page[:900]
 
 
 def test_a_list_shows_the_current_namespace_only(operator: Client) -> None:

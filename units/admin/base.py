@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from django.utils.translation import gettext
 from unfold.admin import ModelAdmin
 
@@ -31,7 +32,18 @@ def moment(at: datetime | None) -> SafeString | str:
     )
 
 
-class ConsoleAdmin(ModelAdmin):
+class NamedList(ModelAdmin):
+    """A list is called what its rows are, not "Select … to change"."""
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context = {"title": capfirst(self.opts.verbose_name_plural), **(extra_context or {})}
+        response: HttpResponse = super().changelist_view(request, context)
+        return response
+
+
+class ConsoleAdmin(NamedList):
     """Lists show the current namespace; a refusal of a service is a sentence, never a server error.
 
     Attributes:
