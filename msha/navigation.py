@@ -94,6 +94,19 @@ def sidebar(request: HttpRequest) -> list[dict[str, Any]]:
     return groups
 
 
+def group_of(link: str) -> str:
+    """The title of the group in which the navigation has this address; "" if it has it nowhere."""
+    for title, items in _GROUPS:
+        for item in items:
+            try:
+                found = reverse(item.target) == link
+            except NoReverseMatch:
+                continue
+            if found:
+                return str(title)
+    return ""
+
+
 def _open_cutovers(request: HttpRequest) -> int:
     from cutover.models import Cutover
     from units.current import current_namespace

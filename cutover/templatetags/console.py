@@ -14,6 +14,7 @@ from django.utils.translation import gettext, ngettext
 
 from cutover import banners as all_banners
 from cutover.bars import Bar, Looks, looks_data, segments_data
+from msha import navigation
 from msha.steering.ranges import RangeTable
 
 register = template.Library()
@@ -24,6 +25,12 @@ def banners(context: RequestContext) -> dict[str, Any]:
     request = context.request
     shown = all_banners.banners_for(request) if request.user.is_authenticated else []
     return {"banners": shown, "request": request}
+
+
+@register.filter
+def navigation_group(link: str) -> str:
+    """The group of the navigation in which the address stands, or ""."""
+    return navigation.group_of(str(link))
 
 
 @register.simple_tag

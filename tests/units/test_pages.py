@@ -95,6 +95,21 @@ def test_the_title_of_a_list_says_what_it_lists(address: str, title: str, django
     assert re.search(rf"<title>\s*{title} \|", page), page[:900]
 
 
+@pytest.mark.parametrize(
+    ("model", "group"), [("cluster", "Access layer"), ("edgenode", "Access layer"), ("unit", "Platform")]
+)
+def test_the_path_above_a_page_begins_with_its_group_of_the_navigation(
+    model: str, group: str, operator: Client
+) -> None:
+    unit = make_unit(make_namespace(), "center")
+    row = {"cluster": make_cluster(unit), "edgenode": make_node(unit)[0], "unit": unit}[model]
+    for address in (reverse(f"admin:units_{model}_changelist"), change(row)):
+        page = text_of(operator.get(address))
+        first = re.search(r"tracking-tight\">\s*([^<]*?)\s*</(?:a|span)", page)
+        assert first is not None
+        assert first[1] == group, address
+
+
 def test_a_list_shows_the_current_namespace_only(operator: Client) -> None:
     one, two = make_namespace("one"), make_namespace("two")
     make_unit(one, "center")
