@@ -96,14 +96,21 @@ def test_the_title_of_a_list_says_what_it_lists(address: str, title: str, django
 
 
 @pytest.mark.parametrize(
-    ("model", "group"), [("cluster", "Access layer"), ("edgenode", "Access layer"), ("unit", "Platform")]
+    ("model", "group"),
+    [
+        ("cluster", "Access layer"),
+        ("edgenode", "Access layer"),
+        ("slb", "Access layer"),
+        ("unit", "Platform"),
+    ],
 )
 def test_the_path_above_a_page_begins_with_its_group_of_the_navigation(
     model: str, group: str, operator: Client
 ) -> None:
-    unit = make_unit(make_namespace(), "center")
-    row = {"cluster": make_cluster(unit), "edgenode": make_node(unit)[0], "unit": unit}[model]
-    for address in (reverse(f"admin:units_{model}_changelist"), change(row)):
+    cluster = make_cluster(make_unit(make_namespace(), "center"))
+    rows = {"cluster": cluster, "unit": cluster.unit}
+    pages = [reverse(f"admin:units_{model}_changelist"), *([change(rows[model])] if model in rows else [])]
+    for address in pages:
         page = text_of(operator.get(address))
         first = re.search(r"tracking-tight\">\s*([^<]*?)\s*</(?:a|span)", page)
         assert first is not None
