@@ -199,7 +199,8 @@ def test_alarms_name_silent_clusters_in_chinese_on_the_progress_page_and_in_its_
     grow_old(cutover, 11)
     services.advance(cutover.pk)
     cutover.refresh_from_db()
-    english = services.status(cutover)
+    with translation.override("en"):
+        english = services.status(cutover)
     name = scene["center-1"].row.name
     silent = f"a node of cluster ws-center (center; {name} has not answered)"
     assert silent in english["alarm"] == Alarm.objects.get(namespace=scene.namespace).sentence
