@@ -1,6 +1,6 @@
 """Alarms of a cutover (PROTOCOL I10): raised by whoever advances it, so by the console itself, too."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.db.models import Q
@@ -8,7 +8,7 @@ from django.db.models import Q
 from cutover import plans, sentences
 from cutover.models import Cutover, CutoverEvent
 from msha.steering import phases
-from msha.steering.phases import Step
+from msha.steering.phases import ClusterWithoutAck, Step
 from units.alarms import clear_alarm, raise_alarm
 from units.models import Alarm, EdgeNode
 
@@ -100,12 +100,21 @@ def settle_undone() -> None:
         ).first()
         if cutover is None or cutover.active:
             continue
-        named = "missing" if alarm.kind == UNDONE else "frozen"
+        named = cutover.figures.get("ended", {}).get("missing" if alarm.kind == UNDONE else "frozen", [])
         behind = EdgeNode.objects.filter(
             Q(applied_epoch__lt=cutover.epoch) | Q(connected=False),
             namespace=alarm.namespace_id,
             state=EdgeNode.State.ENROLLED,
-            name__in=cutover.figures.get("ended", {}).get(named, []),
+            name__in=_node_names(named),
         )
         if not behind.exists():
             clear_alarm(alarm.namespace_id, alarm.kind, alarm.subject)
+
+
+def _node_names(waited_for: Iterable[str]) -> set[str]:
+    """The nodes that a gate waited for, by name or as those of a cluster without any."""
+    names: set[str] = set()
+    for text in waited_for:
+        cluster = ClusterWithoutAck.parse(text)
+        names.update([text] if cluster is None else [name for name, _ in cluster.nodes])
+    return names

@@ -170,6 +170,25 @@ def test_the_alarm_of_an_undone_cutover_goes_when_its_node_is_back_in_line(scene
     assert alarms(scene) == []
 
 
+def test_the_alarm_of_a_cluster_that_did_not_answer_stays_until_its_node_is_back(scene: Scene) -> None:
+    from cutover import driving
+
+    cutover = make_started(scene)
+    scene[LOSING].ack()
+    scene[GAINING].disconnect()
+    grow_old(cutover, 11)
+    assert services.advance(cutover.pk) == State.ABORTING
+    scene[LOSING].ack()
+    driving.look_at_everything()
+    cutover.refresh_from_db()
+    assert cutover.state == State.ABORTED
+    assert scene[GAINING].row.name in alarms(scene)[0]
+    scene[GAINING].greet()
+    scene[GAINING].ack()
+    driving.look_at_everything()
+    assert alarms(scene) == []
+
+
 def test_a_losing_node_that_is_declared_dead_passes_freeze(db: None) -> None:
     scene = make_scene(per_unit=2)
     cutover = frozen(scene)
