@@ -12,7 +12,7 @@ from cutover import rules
 from cutover.errors import Refused
 from cutover.models import Cutover, CutoverEvent
 from cutover.rules import Change, UnitTypeDict
-from msha.steering.phases import READING_KEYS, table_of
+from msha.steering.phases import reads_differently, table_of
 from msha.steering.ranges import IdRange, KeySpace, MovedIds, MovedRange, RangeTable
 from units import audit, publishing
 from units.models import Namespace
@@ -158,7 +158,7 @@ def _given_back(cutover: Cutover) -> UnitTypeDict:
     now, key_space = rules.unit_type_of(rule, cutover.unit_type), rules.key_space_of(rule)
     if rules.same_rule(now, cutover.new_rule, key_space):
         return cutover.old_rule
-    if any(cutover.old_rule.get(key) != cutover.new_rule.get(key) for key in READING_KEYS):
+    if reads_differently(cutover.old_rule, cutover.new_rule):
         raise Refused(
             gettext(
                 "The rule has changed since cutover %(cutover)s, which changed how the routerId is read."

@@ -15,7 +15,7 @@ from cutover.drafts import claim_editable
 from cutover.models import Cutover, CutoverEvent
 from cutover.rules import Change, Document, UnitTypeDict
 from msha.steering.diff import Row, rule_text, side_by_side
-from msha.steering.phases import READING_KEYS, table_of
+from msha.steering.phases import reads_differently, table_of
 from msha.steering.ranges import MovedIds
 from units import audit, publishing
 from units.models import EdgeNode, Probe, Unit
@@ -267,7 +267,7 @@ def _impact(change: Change, moves: Sequence[MoveRow], size: int, uncounted: Sequ
         "%(moved)d of %(size)d ids", "%(moved)d of %(size)d ids", change.moved.count
     ) % {"moved": change.moved.count, "size": size}  # fmt: skip
     sessions = ngettext("%(count)d live session", "%(count)d live sessions", total) % {"count": total}
-    if any(change.old.get(key) != change.new.get(key) for key in READING_KEYS):
+    if reads_differently(change.old, change.new):
         sentence = gettext(
             "The routerId is read in another way: %(ids)s, %(sessions)s, are closed and decided anew."
         ) % {"ids": ids, "sessions": sessions}
@@ -309,7 +309,7 @@ def _impact(change: Change, moves: Sequence[MoveRow], size: int, uncounted: Sequ
 def command(cutover: Cutover) -> str:
     """The ``mshactl`` line that starts the same cutover; "" where it cannot say it."""
     old, new = cutover.old_rule, cutover.new_rule
-    if any(old.get(key) != new.get(key) for key in (*READING_KEYS, "untagged")):
+    if reads_differently(old, new) or old.get("untagged") != new.get("untagged"):
         return ""
     words = ["mshactl", "cutover", "start", "-n", cutover.namespace.name, "--unit-type", cutover.unit_type]
     words += ["--ranges", _joined(new["ranges"])]

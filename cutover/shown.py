@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy, ngettext, pgettext
 from cutover.bars import Looks
 from cutover.models import Check, Cutover
 from cutover.prechecks import BY_KEY
-from msha.steering.phases import READING_KEYS
+from msha.steering.phases import reads_differently
 from msha.steering.ranges import KeySpace, MovedIds
 
 _PHASES: tuple[tuple[str, Any, Any], ...] = (
@@ -236,7 +236,7 @@ def moves_sentence(moved: MovedIds, key_space: KeySpace, looks: Looks) -> str:
 def reading_notice(cutover: Cutover) -> str:
     """What the draft changes beside the table; "" when nothing."""
     old, new = cutover.old_rule, cutover.new_rule
-    if any(old.get(key, []) != new.get(key, []) for key in READING_KEYS):
+    if reads_differently(old, new):
         return _(
             "This cutover also changes how the routerId is read (sources or transform), so every session of"
             " this unit type is closed and decided anew. Change that on the page of the unit type."

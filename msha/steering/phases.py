@@ -13,7 +13,7 @@ Source: PROTOCOL 5.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -68,9 +68,12 @@ def moved_between(old: UnitTypeDict, new: UnitTypeDict, key_space: KeySpace) -> 
         InvalidRule: one of the two is not a valid rule.
     """
     before, after = table_of(old, key_space), table_of(new, key_space)
-    if any(old.get(key, []) != new.get(key, []) for key in READING_KEYS):
-        return moved_everything(before, after)
-    return diff(before, after)
+    return moved_everything(before, after) if reads_differently(old, new) else diff(before, after)
+
+
+def reads_differently(old: UnitTypeDict, new: UnitTypeDict) -> bool:
+    """Whether the same handshake may have another routerId under the second rule."""
+    return any(old.get(key, []) != new.get(key, []) for key in READING_KEYS)
 
 
 def table_of(unit_type: UnitTypeDict, key_space: KeySpace) -> RangeTable:
@@ -104,6 +107,10 @@ class Plan:
         batches: disjoint slices of the moved set; one slice unless asked otherwise.
         gaining_clusters: ``(unit, cluster)`` pairs that count for the "per gaining cluster" gates,
             for both directions; fixed at the start, so that clusters added meanwhile count in no gate.
+
+    Raises:
+        InvalidStep: sources or transform change and there is more than one batch: ids before and after are
+            not comparable, so no mixed table of the two can be right.
     """
 
     cutover_id: str
@@ -113,6 +120,10 @@ class Plan:
     new: UnitTypeDict
     batches: tuple[MovedIds, ...]
     gaining_clusters: frozenset[tuple[str, str]]
+
+    def __post_init__(self) -> None:
+        if len(self.batches) > 1 and reads_differently(self.old, self.new):
+            raise InvalidStep("a change of sources or transform moves every id at once; it cannot be batched")
 
     @cached_property
     def old_table(self) -> RangeTable:
@@ -386,13 +397,3 @@ def aborted(step: Step) -> Step:
     if step.phase not in (Phase.PREPARE, Phase.FREEZE) or step.turns > 0:
         raise InvalidStep(f"a cutover in {step.phase} cannot be aborted; turn it around instead")
     return replace(step, phase=Phase.ABORT)
-
-
-def check_same_reading(old: Mapping[str, Any], new: Mapping[str, Any], batches: int) -> None:
-    """A change in how the routerId is read cannot be batched: ids before and after are not comparable.
-
-    Raises:
-        InvalidStep: sources or transform change and there is more than one batch.
-    """
-    if batches > 1 and any(old.get(key, []) != new.get(key, []) for key in READING_KEYS):
-        raise InvalidStep("a change of sources or transform moves every id at once; it cannot be batched")

@@ -196,6 +196,13 @@ def test_a_change_of_how_the_id_is_read_moves_every_id() -> None:
     assert moved.losing_units == moved.gaining_units == {"center", "unbj"}
 
 
+def test_a_change_of_how_the_id_is_read_cannot_be_batched() -> None:
+    changed = {**OLD, "transform": [{"modulo": 10000}]}
+    assert len(make_plan(new=changed).batches) == 1
+    with pytest.raises(InvalidStep, match="cannot be batched"):
+        make_plan(new=changed, sizes=(100, 9999))
+
+
 def test_abort_and_turn_around_are_refused_where_they_would_be_unsafe() -> None:
     for phase in (Phase.ACTIVATE, Phase.RELEASE):
         with pytest.raises(InvalidStep, match="turn it around"):
