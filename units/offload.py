@@ -42,12 +42,3 @@ def _run(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     except Error:
         connections.close_all()  # the next call dials anew: the server may have been restarted
         raise
-
-
-def close_connections() -> None:
-    """No thread holds a database connection; for tests, whose databases are dropped."""
-    pool = _pool()
-    for _ in range(pool._max_workers * 4):
-        pool.submit(connections.close_all)
-    pool.shutdown(wait=True)
-    _pool.cache_clear()
