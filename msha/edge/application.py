@@ -264,8 +264,7 @@ class Steering:
                 return 400, {"error": f"{error}."}
             owner = rule.table.owner(router_id)
         domain = snapshot.hosts[name][0]
-        port = domain.ports.get(owner, 80)
-        url = f"ws://{owner}.{name}{'' if port == 80 else f':{port}'}/"
+        url = f"ws://{domain.authorities[owner]}/"
         return 200, {"unit": owner, "url": url, "router_id": router_id}
 
     def _domain_name(self, host: str) -> str | None:

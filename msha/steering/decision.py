@@ -4,8 +4,8 @@ One function over a compiled snapshot. The edge, the route tester, the prechecks
 """
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 from urllib.parse import quote
 
 from msha.steering.errors import InvalidRouterId
@@ -28,7 +28,6 @@ __all__ = [
 #: Query parameter that a redirect carries when it answers a handshake by unit sub-domain (PROTOCOL 6, M).
 VERSION_PARAMETER = "msha-version"
 
-_DEFAULT_PORTS = {"http": 80, "ws": 80}
 _VERSION = re.compile(r"(?:^|&)msha-version=([^&]*)")
 
 
@@ -50,8 +49,7 @@ class Reason(StrEnum):
     NO_BACK_SOURCE = "no_back_source"
 
 
-@dataclass(frozen=True, slots=True)
-class Tunnel:
+class Tunnel(NamedTuple):
     """Serve it here.
 
     Attributes:
@@ -66,8 +64,7 @@ class Tunnel:
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class Redirect:
+class Redirect(NamedTuple):
     """Answer 302 to the unit that owns the id."""
 
     reason: Reason
@@ -78,8 +75,7 @@ class Redirect:
     status: int = 302
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(NamedTuple):
     """Wait for the next snapshot, at most 5 s from the first hold, then close without an answer."""
 
     reason: Reason
@@ -87,8 +83,7 @@ class Hold:
     router_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(NamedTuple):
     """Close the connection without an answer (PROTOCOL 6, S and M)."""
 
     reason: Reason
@@ -96,8 +91,7 @@ class Drop:
     router_id: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(NamedTuple):
     """Answer with an error status and one sentence."""
 
     reason: Reason
@@ -129,7 +123,7 @@ def decide(snapshot: Snapshot, unit: str, request: Request, in_sync: bool = True
     route = domain.route(unit, request.path)
     if route is None and not _any_route(domain, request.path):
         return Refuse(Reason.UNKNOWN_URI, 404, "No URI of this domain matches the path.")
-    named = request.header(b"unittype")
+    named = request.fields.get(b"unittype")
     unit_type = snapshot.default_unit_type if named is None else named.decode("latin-1").strip()
     rule = snapshot.unit_types.get(unit_type)
     if rule is None:
@@ -205,10 +199,8 @@ def _joined(query: str, pair: str) -> str:
 def _location(domain: DomainEntry, owner: str, request: Request, query: str) -> str:
     scheme = domain.redirect_scheme
     if scheme == "auto":
-        scheme = "ws" if b"python" in (request.header(b"user-agent") or b"").lower() else "http"
-    port = domain.ports.get(owner, _DEFAULT_PORTS[scheme])
-    authority = f"{owner}.{domain.name}"
-    if port != _DEFAULT_PORTS[scheme]:
-        authority = f"{authority}:{port}"
-    target = f"{request.path}?{query}" if query else request.path
-    return f"{scheme}://{authority}{target}"
+        scheme = "ws" if b"python" in request.fields.get(b"user-agent", b"").lower() else "http"
+    authority = domain.authorities[owner]
+    return (
+        f"{scheme}://{authority}{request.path}?{query}" if query else f"{scheme}://{authority}{request.path}"
+    )

@@ -5,9 +5,10 @@ everything but ASCII digits after the transforms.
 """
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 from urllib.parse import unquote, unquote_plus
 
 from msha.steering.errors import InvalidRouterId, InvalidSource
@@ -17,21 +18,32 @@ from msha.steering.ranges import KeySpace
 VALUE_LENGTH_LIMIT = 128
 
 
-@dataclass(frozen=True, slots=True)
+Headers = Sequence[tuple[bytes, bytes]]
+
+_NONE_REPEATED: Mapping[bytes, Sequence[bytes]] = {}
+
+
 class Request:
-    """What a decision needs of a handshake.
+    """What a decision needs of a handshake; not to be changed once made.
+
+    Args:
+        headers: ``(lower-case name, value)`` pairs in the order they came, as in an ASGI scope.
 
     Attributes:
         host: the Host header as sent; case and port do not matter.
         path: the path of the target as sent, still percent-encoded.
         query: what follows the first ``?`` of the target, without it.
-        headers: ``(lower-case name, value)`` pairs in the order they came, as in an ASGI scope.
+        fields: the first value of each header, by lower-case name.
+        repeated: every value of those headers that came more than once.
     """
 
-    host: str
-    path: str = "/"
-    query: str = ""
-    headers: Sequence[tuple[bytes, bytes]] = ()
+    __slots__ = ("fields", "host", "path", "query", "repeated")
+
+    def __init__(self, host: str, path: str = "/", query: str = "", headers: Headers = ()) -> None:
+        self.host = host
+        self.path = path
+        self.query = query
+        self.fields, self.repeated = indexed(headers)
 
     @classmethod
     def of(cls, host: str, target: str = "/", headers: Mapping[str, str] | None = None) -> "Request":
@@ -40,12 +52,23 @@ class Request:
         pairs = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in (headers or {}).items()]
         return cls(host, path, query, pairs)
 
-    def header(self, name: bytes) -> bytes | None:
-        """The first value of a header, or None."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return None
+    def values(self, name: bytes) -> Sequence[bytes]:
+        """Every value of a header, in the order they came."""
+        if name in self.repeated:
+            return self.repeated[name]
+        value = self.fields.get(name)
+        return () if value is None else (value,)
+
+
+def indexed(headers: Headers) -> tuple[dict[bytes, bytes], Mapping[bytes, Sequence[bytes]]]:
+    """First values by name, and all values of the names that are there more than once."""
+    fields = dict(reversed(headers))
+    if len(fields) == len(headers):
+        return dict(headers), _NONE_REPEATED
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in headers:
+        values.setdefault(name, []).append(value)
+    return fields, {name: found for name, found in values.items() if len(found) > 1}
 
 
 class SourceKind(StrEnum):
@@ -91,8 +114,7 @@ class Transform:
     argument: int | str
 
 
-@dataclass(frozen=True, slots=True)
-class RouterId:
+class RouterId(NamedTuple):
     """A routerId, where it was found, and the text that stood there."""
 
     value: int
@@ -167,10 +189,12 @@ class RouterIdReader:
     transforms: tuple[Transform, ...]
     key_space: KeySpace
     _finders: tuple[tuple[Source, "Finder"], ...] = field(init=False, repr=False, compare=False)
+    _steps: tuple["Step", ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         finders = tuple((source, _FINDERS[source.kind](source.name)) for source in self.sources)
         object.__setattr__(self, "_finders", finders)
+        object.__setattr__(self, "_steps", tuple(map(_step, self.transforms)))
 
     def read(self, request: Request) -> RouterId | None:
         """The routerId, or None for untagged traffic.
@@ -179,72 +203,106 @@ class RouterIdReader:
             InvalidRouterId: two different values in the winning source, or one that is not a usable id.
         """
         for source, find in self._finders:
-            value: str | None = None
-            for found in find(request):
-                if value is not None and found != value:
-                    raise InvalidRouterId(str(source), "has two different values")
-                value = found
-            if value is not None:
-                return RouterId(self._number(value, source), source, value)
+            try:
+                text = find(request)
+                if text is not None:
+                    return RouterId(self._number(text), source, text)
+            except Unusable as error:
+                raise InvalidRouterId(str(source), error.problem) from None
         return None
 
-    def _number(self, text: str, source: Source) -> int:
+    def _number(self, text: str) -> int:
         if len(text) > VALUE_LENGTH_LIMIT:
-            raise InvalidRouterId(str(source), f"is longer than {VALUE_LENGTH_LIMIT} characters")
-        for transform in self.transforms:
-            match transform.kind, transform.argument:
-                case TransformKind.MODULO, int(divisor):
-                    text = str(_digits(text, source) % divisor)
-                case TransformKind.TRUNCATE, int(length):
-                    text = text[-length:]
-                case _:
-                    text = str(zlib.crc32(text.encode()))
-        number = _digits(text, source)
-        if not self.key_space.contains(number):
-            raise InvalidRouterId(str(source), f"{number} leaves the key space {self.key_space}")
+            raise Unusable(f"is longer than {VALUE_LENGTH_LIMIT} characters")
+        value: str | int = text
+        for step in self._steps:
+            value = step(value)
+        number = _digits(value)
+        key_space = self.key_space
+        if not key_space.min <= number <= key_space.max:
+            raise Unusable(f"{number} leaves the key space {key_space}")
         return number
 
 
-def _digits(text: str, source: Source) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise InvalidRouterId(str(source), f"{text[:40]!r} is not a number in ASCII digits")
-    return int(text)
+class Unusable(Exception):  # noqa: N818
+    """What a source carries is not a routerId; :meth:`RouterIdReader.read` says in which source."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
 
 
-Finder = Callable[[Request], Iterator[str]]
+def _digits(value: str | int) -> int:
+    if isinstance(value, int):
+        return value
+    if not (value.isascii() and value.isdigit()):
+        raise Unusable(f"{value[:40]!r} is not a number in ASCII digits")
+    return int(value)
+
+
+#: One transform: from the text found, or the number so far, to the next text or number.
+Step = Callable[[str | int], str | int]
+
+
+def _step(transform: Transform) -> Step:
+    match transform.kind, transform.argument:
+        case TransformKind.MODULO, int(divisor):
+            return lambda value: _digits(value) % divisor
+        case TransformKind.TRUNCATE, int(length):
+            return lambda value: str(value)[-length:]
+        case _:
+            return lambda value: zlib.crc32(str(value).encode())
+
+
+#: The text in one source, or None if it carries none.
+Finder = Callable[[Request], str | None]
+
+
+def _one(texts: Iterable[str]) -> str | None:
+    """The text that all are, or None if there is none."""
+    found: str | None = None
+    for text in texts:
+        if found is not None and text != found:
+            raise Unusable("has two different values")
+        found = text
+    return found
 
 
 def _header_finder(name: str) -> Finder:
     wanted = name.lower().encode("latin-1")
 
-    def find(request: Request) -> Iterator[str]:
-        for key, value in request.headers:
-            if key == wanted:
-                yield value.decode("latin-1").strip(" \t")
+    def find(request: Request) -> str | None:
+        if wanted in request.repeated:
+            return _one(value.decode("latin-1").strip(" \t") for value in request.repeated[wanted])
+        value = request.fields.get(wanted)
+        return None if value is None else value.decode("latin-1").strip(" \t")
 
     return find
 
 
 def _query_finder(name: str) -> Finder:
-    def find(request: Request) -> Iterator[str]:
-        if not request.query:
-            return
-        for pair in request.query.split("&"):
+    def texts(query: str) -> Iterator[str]:
+        for pair in query.split("&"):
             key, _, value = pair.partition("=")
             if key == name or ("%" in key and unquote_plus(key) == name):
                 yield unquote_plus(value)
+
+    def find(request: Request) -> str | None:
+        query = request.query
+        return _one(texts(query)) if name in query or "%" in query else None
 
     return find
 
 
 def _cookie_finder(name: str) -> Finder:
-    def find(request: Request) -> Iterator[str]:
-        for key, value in request.headers:
-            if key == b"cookie":
-                for pair in value.decode("latin-1").split(";"):
-                    cookie, separator, text = pair.strip(" \t").partition("=")
-                    if separator and cookie == name:
-                        yield text.strip('"')
+    def texts(request: Request) -> Iterator[str]:
+        for value in request.values(b"cookie"):
+            for pair in value.decode("latin-1").split(";"):
+                cookie, separator, text = pair.strip(" \t").partition("=")
+                if separator and cookie == name:
+                    yield text.strip('"')
+
+    def find(request: Request) -> str | None:
+        return _one(texts(request)) if b"cookie" in request.fields else None
 
     return find
 
@@ -252,10 +310,9 @@ def _cookie_finder(name: str) -> Finder:
 def _path_finder(name: str) -> Finder:
     index = int(name)
 
-    def find(request: Request) -> Iterator[str]:
+    def find(request: Request) -> str | None:
         segments = request.path.split("/")
-        if index < len(segments) and segments[index]:
-            yield unquote(segments[index])
+        return unquote(segments[index]) if index < len(segments) and segments[index] else None
 
     return find
 

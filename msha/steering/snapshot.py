@@ -29,6 +29,9 @@ CORRECTIONS = ("redirect",)
 DNS_TYPES = ("none", "managed")
 PROTOCOLS = ("websocket",)
 
+#: Of a unit's sub-domain, where the domain names none; left out of a Location.
+DEFAULT_PORT = 80
+
 _CODE = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -81,11 +84,16 @@ class UnitTypeRule:
 
 @dataclass(frozen=True, slots=True)
 class DomainEntry:
-    """A domain, compiled: where its unit sub-domains point and what its URIs are."""
+    """A domain, compiled: where its unit sub-domains point and what its URIs are.
+
+    Attributes:
+        authorities: host and port of each unit's sub-domain, as a Location names them.
+    """
 
     name: str
     redirect_scheme: str
     ports: Mapping[str, int]
+    authorities: Mapping[str, str]
     routes: Mapping[str, tuple[Route, ...]]
 
     def route(self, unit: str, path: str) -> Route | None:
@@ -487,10 +495,18 @@ def _hosts(config: Document) -> dict[str, tuple[DomainEntry, str | None]]:
             )
             for code in codes
         }
-        entry = DomainEntry(domain["name"], domain["redirect_scheme"], domain.get("ports", {}), routes)
+        ports = domain.get("ports", {})
+        authorities = {
+            code: _authority(f"{code}.{domain['name']}", ports.get(code, DEFAULT_PORT)) for code in codes
+        }
+        entry = DomainEntry(domain["name"], domain["redirect_scheme"], ports, authorities, routes)
         hosts[domain["name"]] = (entry, None)
         hosts.update({f"{code}.{domain['name']}": (entry, code) for code in codes})
     return hosts
+
+
+def _authority(host: str, port: int) -> str:
+    return host if port == DEFAULT_PORT else f"{host}:{port}"
 
 
 def _object(value: object, place: str) -> Document:

@@ -17,6 +17,9 @@ PROTOCOL = 1
 #: A snapshot of 1,000 domains and 1,000 ranges takes about 0.5 MB.
 MESSAGE_LIMIT_BYTES = 16 * 1024 * 1024
 
+#: A text that is sent to sessions, in UTF-8.
+TEXT_LIMIT_BYTES = 16 * 1024
+
 #: Close codes of the control stream, in the private range of RFC 6455 7.4.2.
 CLOSE_BAD_TOKEN = 4401
 CLOSE_REVOKED = 4403
@@ -199,11 +202,13 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class ProbeRequest:
-    """Something to try from where the node stands.
+    """Something to try from where the node stands, or to do there at once.
 
     ``echo``: no params. ``handshake``: ``host``, ``target``, ``headers``; against the node's own listener.
     ``back_source``: ``server`` (IP:PORT), ``host``, ``target``. ``count``: ``unit_type``, ``ranges``
-    (``[[first, last], ...]``); the result has ``counts``, the live sessions in each.
+    (``[[first, last], ...]``); the result has ``counts``, the live sessions in each. ``send``: ``unit_type``,
+    ``ranges`` as above or ``all`` (true), ``text``; the result has ``delivered``, ``queued`` and ``skipped``
+    (``{why: n}``), in sessions. It is done at most once: whoever gets no answer does not know whether it was.
     """
 
     TYPE: ClassVar[str] = "probe"
