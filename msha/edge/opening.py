@@ -331,7 +331,7 @@ class Opening:
         self._let_go_of_server(keep_wish=True)
         if failure:
             self._record.tried.append(f"{self._server_name} {failure}")
-            self._shell.sessions.count("back_source_failed")
+            self._shell.sessions.failed(self._server_name)
         while self._servers:
             self._server_name = self._servers.pop(0)
             problem = self._connect(self._server_name)
@@ -339,7 +339,7 @@ class Opening:
                 return
             failure = problem
             self._record.tried.append(f"{self._server_name} {problem}")
-            self._shell.sessions.count("back_source_failed")
+            self._shell.sessions.failed(self._server_name)
         self._record.decision, self._record.reason = "refuse", "back_source_failed"
         self._status = 504 if "in time" in failure else 502
         self._bid(handshake.refusal(self._status, "No back-source server answered the handshake."))

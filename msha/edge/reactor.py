@@ -105,6 +105,8 @@ class Reactor:
         self._queues: list[DeadlineQueue] = []
         self._on_tick: list[Callable[[float], None]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._tick_due = 0.0
+        self._lag_s = 0.0
 
     def __len__(self) -> int:
         """How many sockets are registered."""
@@ -118,6 +120,7 @@ class Reactor:
         """Events, deadlines and ticks arrive from now on."""
         self.loop.add_reader(self._epoll.fileno(), self._ready)
         self._timer = self.loop.call_later(TICK_S, self._tick)
+        self._tick_due = time.monotonic() + TICK_S
 
     def stop(self) -> None:
         """Every endpoint is aborted, and nothing arrives any more."""
@@ -141,6 +144,11 @@ class Reactor:
     def every_tick(self, call: Callable[[float], None]) -> None:
         """Call it with the monotonic time at every tick."""
         self._on_tick.append(call)
+
+    def take_lag(self) -> float:
+        """How late the latest tick since the last call was, in seconds: so long nobody was served."""
+        worst, self._lag_s = self._lag_s, 0.0
+        return worst
 
     def watch(self, descriptor: int, endpoint: Endpoint) -> None:
         """The endpoint hears of the socket, first of what is ready already."""
@@ -207,6 +215,8 @@ class Reactor:
     def _tick(self) -> None:
         self._timer = self.loop.call_later(TICK_S, self._tick)
         now = time.monotonic()
+        self._lag_s = max(self._lag_s, now - self._tick_due)
+        self._tick_due = now + TICK_S
         for queue in self._queues:
             for endpoint in queue.expired(now):
                 try:

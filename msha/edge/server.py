@@ -167,7 +167,6 @@ class Shell:
         self.log.flush()
 
     def _session_finished(self, tunnel: Tunnel) -> None:
-        self.sessions.count(f"ended_by_{tunnel.ended_by}")
         self.log.session_end(tunnel, self.reactor.now())
 
 

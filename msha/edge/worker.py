@@ -31,6 +31,7 @@ from msha.edge.reactor import Reactor
 from msha.edge.server import Limits, Shell
 from msha.edge.sessions import SERVICE_RESTART, Sessions
 from msha.edge.tunnel import Tunnel
+from msha.edge.tally import Tally
 from msha.steering.errors import InvalidSnapshot
 from msha.steering.snapshot import Snapshot, load
 
@@ -275,14 +276,15 @@ class Worker:
         if self._exit_by:
             self._end_if_done(now)
 
-    def _say_stats(self) -> None:
+    def _say_stats(self, asked: int = 0) -> None:
+        """The agent knows the figures; those that cost something to find out only when it asked for them."""
         self.sessions.counters["log_lines_dropped"] = self._access_log.dropped
         self._channel.mention(
             "stats",
             sessions=len(self.sessions),
             half_open=len(self.sessions.half_open),
             held=len(self.waiting),
-            counters=self.sessions.counters,
+            counters=self.sessions.counters | tally.by_name(),
             by_phase=self.progress.numbers() if self.progress.epoch >= 0 else {},
         )
 
@@ -292,6 +294,8 @@ class Worker:
         due = self._drain.due(now, len(open_ones))
         self.sessions.close(open_ones[:due], lambda _: "edge restarting")
         if now >= self._drain.over_at:
+        self.sessions.measure(open_ones=asked > 0)
+        tally = Tally.of(self.sessions)
             self.waiting.empty()
         if now >= self._drain.over_at + _LAST_WAIT_S:
             self.reactor.abort_all()
@@ -299,6 +303,9 @@ class Worker:
             self._empty_said = True
             self._say_stats()
             self._channel.say("empty")
+            tally=tally.said(),
+            lag_s=self.reactor.take_lag(),
+            report=asked,
         if self._empty_said and self._exit_after_drain:
             self.exit("edge restarting")
 

@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import structlog
 
+from msha.edge.tally import Highest, Tally
 from msha.steering.errors import Transient
 
 #: How long a worker may take to apply a snapshot before it is taken for hung.
@@ -38,6 +39,10 @@ LONGEST_RESTART_DELAY_S = 2.0
 EXIT_TIMEOUT_S = 3.0
 #: How long the words of a process that has exited may still take to be read.
 LAST_WORDS_S = 1.0
+#: Adding up the bytes of open sessions takes a worker 0.1 ms for each thousand; not asked more often.
+REPORT_EVERY_S = 0.5
+#: The worst delay of a worker's loop is remembered so long, for scrapers that come rarely, or are several.
+LAG_WINDOW_S = 60.0
 #: A line from a worker is a few hundred bytes.
 LINE_LIMIT_BYTES = 1024 * 1024
 
@@ -96,6 +101,7 @@ class Stats:
     held: int = 0
     counters: dict[str, int] = field(default_factory=dict)
     progress: dict[str, int] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> Self:
@@ -106,6 +112,7 @@ class Stats:
             held=int(said["held"]),
             counters={str(name): int(count) for name, count in said["counters"].items()},
             progress={str(name): int(count) for name, count in (said.get("by_phase") or {}).items()},
+            tally=Tally.heard(said["tally"]),
         )
 
 
@@ -130,6 +137,9 @@ class Worker:
         self.empty = False
         self.drained_epoch = -1
         self.stats = Stats()
+        self.stats_at = started_at
+        self.lag = Highest(LAG_WINDOW_S)
+        self.reported = 0
         self.counted: dict[int, list[int]] = {}
 
     def answered(self, version: int) -> bool:
@@ -173,11 +183,16 @@ class Fleet:
         self._failures: Counter[int] = Counter()
         self._restarts: dict[int, asyncio.TimerHandle] = {}
         self._retired: Counter[str] = Counter()
+        self._retired_tally = Tally()
+        self._crashes = 0
         self._retired_progress: dict[str, int] = {}
         self._burials: set[asyncio.Task[None]] = set()
         self._waiters: set[asyncio.Future[None]] = set()
         self._listened = False
         self._count_id = 0
+        self._report_id = 0
+        self._reported_at = -REPORT_EVERY_S
+        self._reporting = asyncio.Lock()
 
     # what the workers are
 
@@ -185,6 +200,16 @@ class Fleet:
     def alive(self) -> int:
         """How many worker processes are not known to have exited."""
         return len(self._workers)
+
+    @property
+    def workers(self) -> list[Worker]:
+        """Those that are not known to have exited, by slot."""
+        return [self._workers[slot] for slot in sorted(self._workers)]
+
+    @property
+    def crashes(self) -> int:
+        """How many workers ended without having been told to."""
+        return self._crashes
 
     @property
     def posture(self) -> Posture:
@@ -228,14 +253,18 @@ class Fleet:
         """The sum over all workers; counters include those of workers that are gone."""
         workers = [worker.stats for worker in self._workers.values()]
         counters = Counter(self._retired)
+        tally = Tally()
+        tally.add(self._retired_tally)
         for stats in workers:
             counters.update(stats.counters)
+            tally.add(stats.tally)
         return Stats(
             sessions=sum(stats.sessions for stats in workers),
             half_open=sum(stats.half_open for stats in workers),
             held=sum(stats.held for stats in workers),
             counters=dict(counters),
             progress=_summed([self._retired_progress, *(stats.progress for stats in workers)]),
+            tally=tally,
         )
 
     @property
@@ -319,6 +348,24 @@ class Fleet:
             return None
         return [sum(counts) for counts in zip(*answers, strict=True)] if answers else [0] * len(ranges)
 
+    async def report(self, timeout_s: float) -> None:
+        """Every worker's figures are of this moment; of one that is too busy to say them, the last ones."""
+        async with self._reporting:  # whoever waits here finds the figures fresh
+            loop = asyncio.get_running_loop()
+            if loop.time() - self._reported_at < REPORT_EVERY_S:
+                return
+            self._report_id += 1
+            number = self._report_id
+            asked = [worker for worker in self._workers.values() if worker.started]
+            for worker in asked:
+                worker.tell(_line({"do": "report", "id": number}))
+
+            def answered() -> bool:
+                return all(worker.reported >= number for worker in asked if worker.process.returncode is None)
+
+            await self._until(answered, timeout_s)
+            self._reported_at = loop.time()
+
     async def until_empty(self, timeout_s: float, hurry: asyncio.Event) -> bool:
         """Whether the drain ended within the time and before somebody was in a hurry."""
         return await self._until(lambda: self.empty or hurry.is_set(), timeout_s) and self.empty
@@ -391,7 +438,10 @@ class Fleet:
             case "empty":
                 worker.listening, worker.empty = False, True
             case "stats":
-                worker.stats = Stats.read(said)
+                now = asyncio.get_running_loop().time()
+                worker.stats, worker.stats_at = Stats.read(said), now
+                worker.lag.add(float(said["lag_s"]), now)
+                worker.reported = max(worker.reported, int(said["report"]))
             case "count":
                 worker.counted[int(said["id"])] = [int(count) for count in said["counts"]]
             case other:
@@ -485,6 +535,7 @@ class Fleet:
         worker.pidfd = -1
         self._workers.pop(worker.slot)
         self._retired.update(worker.stats.counters)
+        self._retired_tally.add(worker.stats.tally)
         if worker.stats.progress:
             self._retired_progress = _summed(
                 [self._retired_progress, {**worker.stats.progress, "remaining": 0}]
@@ -500,6 +551,7 @@ class Fleet:
         if worker.listening and loop.time() - worker.started_at > STABLE_AFTER_S:
             self._failures[worker.slot] = 0
         self._failures[worker.slot] += 1
+        self._crashes += 1
         failures = self._failures[worker.slot]
         delay = 0.0 if failures == 1 else min(0.1 * 2.0**failures, LONGEST_RESTART_DELAY_S)
         log.error("worker_crashed", slot=worker.slot, pid=worker.process.pid, code=code, restart_in_s=delay)

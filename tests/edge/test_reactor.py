@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -173,6 +174,18 @@ def test_work_put_off_is_done_after_what_waits(pairs: Pairs) -> None:
         await asyncio.sleep(0.1)
         assert other.events
         assert busy.turns < 1000
+
+    run(scene)
+
+
+def test_a_loop_that_was_busy_says_for_how_long_and_only_once() -> None:
+    async def scene(reactor: Reactor) -> None:
+        await asyncio.sleep(0.25)
+        reactor.take_lag()
+        time.sleep(0.3)
+        await asyncio.sleep(0.15)
+        assert 0.15 < reactor.take_lag() < 0.6
+        assert reactor.take_lag() == 0.0
 
     run(scene)
 

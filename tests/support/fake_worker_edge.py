@@ -18,6 +18,7 @@ from typing import Any
 
 from msha.edge import __main__ as edge
 from msha.edge.process import WorkerCommand
+from msha.edge.tally import Tally
 
 FOLDER = Path(os.environ["FAKE_WORKERS"])
 
@@ -54,7 +55,8 @@ class FakeWorker:
         while True:
             if time.monotonic() >= next_stats and instruction("quiet") is None:
                 next_stats = time.monotonic() + 0.3
-                self.say("stats", sessions=0, half_open=0, held=0, counters={}, by_phase={})
+                figures = {"sessions": 0, "half_open": 0, "held": 0, "counters": {}, "by_phase": {}}
+                self.say("stats", **figures, tally=Tally().said(), lag_s=0.0, report=0)
             if not select.select([self.agent], [], [], 0.1)[0]:
                 continue
             data = self.agent.recv(1 << 20)
