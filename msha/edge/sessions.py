@@ -25,8 +25,8 @@ CLOSE_S = 0.9
 END_S = 5.0
 
 Tunnels = Tunnel | set[Tunnel]
-
 _NOBODY = (None,)
+
 
 class Sessions:
     """The registry: sessions by router id within their unit type, and half-open handshakes.
@@ -35,11 +35,11 @@ class Sessions:
         half_open: handshakes that have, or are getting, a back-source socket but no 101 yet.
         by_server: how many sessions each back-source server has.
         counters: numbers since the start, by name.
-        on_removed: called with each session that is one no longer.
-        on_finished: called with each session when its sockets are closed.
         ended: how many sessions are over, by who ended them and, if that was us, why.
         failures: how often a back-source server failed a handshake, by server.
         moved_up, moved_down: bytes relayed since the start, as :meth:`measure` found them last.
+        on_removed: called with each session that is one no longer.
+        on_finished: called with each session when its sockets are closed.
     """
 
     def __init__(self, reactor: Reactor, *, close_s: float = CLOSE_S, end_s: float = END_S) -> None:
@@ -47,13 +47,13 @@ class Sessions:
         self.half_open: dict[Opening, None] = {}
         self.by_server: dict[str, int] = {}
         self.counters: dict[str, int] = {}
-        self.on_removed: Callable[[Tunnel], None] = _nothing
-        self.on_finished: Callable[[Tunnel], None] = _nothing
-        self._by_type: dict[str, dict[int | None, Tunnels]] = {}
         self.ended: dict[tuple[str, str], int] = {}
         self.failures: dict[str, int] = {}
         self.moved_up = 0
         self.moved_down = 0
+        self.on_removed: Callable[[Tunnel], None] = _nothing
+        self.on_finished: Callable[[Tunnel], None] = _nothing
+        self._by_type: dict[str, dict[int | None, Tunnels]] = {}
         self._count = 0
         self._closings = reactor.deadlines(close_s)
         self._endings = reactor.deadlines(end_s)
@@ -112,15 +112,10 @@ class Sessions:
         self._endings.discard(tunnel)
         self.count("bytes_up", tunnel.bytes_up)
         self.count("bytes_down", tunnel.bytes_down)
-        self.on_finished(tunnel)
-
-    def select(self, wanted: Callable[[str, int | None], bool]) -> list[Tunnel]:
-        """The sessions whose unit type and router id (None: untagged) are wanted; asked once per id."""
-        chosen: list[Tunnel] = []
         ended = (tunnel.ended_by or EndedBy.EDGE, tunnel.reason)
         self.ended[ended] = self.ended.get(ended, 0) + 1
-        for unit_type, by_id in self._by_type.items():
-            for router_id, found in by_id.items():
+        self.on_finished(tunnel)
+
     def failed(self, server: str) -> None:
         """A back-source server failed a handshake."""
         self.failures[server] = self.failures.get(server, 0) + 1
@@ -138,6 +133,11 @@ class Sessions:
                 down += tunnel.bytes_down
         self.moved_up, self.moved_down = max(self.moved_up, up), max(self.moved_down, down)
 
+    def select(self, wanted: Callable[[str, int | None], bool]) -> list[Tunnel]:
+        """The sessions whose unit type and router id (None: untagged) are wanted; asked once per id."""
+        chosen: list[Tunnel] = []
+        for unit_type, by_id in self._by_type.items():
+            for router_id, found in by_id.items():
                 if wanted(unit_type, router_id):
                     if isinstance(found, Tunnel):
                         chosen.append(found)

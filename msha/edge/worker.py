@@ -30,8 +30,8 @@ from msha.edge.logs import log_to_stderr
 from msha.edge.reactor import Reactor
 from msha.edge.server import Limits, Shell
 from msha.edge.sessions import SERVICE_RESTART, Sessions
-from msha.edge.tunnel import Tunnel
 from msha.edge.tally import Tally
+from msha.edge.tunnel import Tunnel
 from msha.steering.errors import InvalidSnapshot
 from msha.steering.snapshot import Snapshot, load
 
@@ -144,8 +144,6 @@ class Worker:
             case "count":
                 counts = self.sessions.counts(str(said["unit_type"]), said["ranges"])
                 self._channel.say("count", id=said["id"], counts=counts)
-            case "report":
-                self._say_stats(int(said["id"]))
             case "close_all":
                 self._close_all(str(said["reason"]), int(said.get("code", SERVICE_RESTART)))
             case "exit":
@@ -281,6 +279,8 @@ class Worker:
     def _say_stats(self, asked: int = 0) -> None:
         """The agent knows the figures; those that cost something to find out only when it asked for them."""
         self.sessions.counters["log_lines_dropped"] = self._access_log.dropped
+        self.sessions.measure(open_ones=asked > 0)
+        tally = Tally.of(self.sessions)
         self._channel.mention(
             "stats",
             sessions=len(self.sessions),
@@ -288,6 +288,9 @@ class Worker:
             held=len(self.waiting),
             counters=self.sessions.counters | tally.by_name(),
             by_phase=self.progress.numbers() if self.progress.epoch >= 0 else {},
+            tally=tally.said(),
+            lag_s=self.reactor.take_lag(),
+            report=asked,
         )
 
     def _go_on_draining(self, now: float) -> None:
@@ -296,8 +299,6 @@ class Worker:
         due = self._drain.due(now, len(open_ones))
         self.sessions.close(open_ones[:due], lambda _: "edge restarting")
         if now >= self._drain.over_at:
-        self.sessions.measure(open_ones=asked > 0)
-        tally = Tally.of(self.sessions)
             self.waiting.empty()
         if now >= self._drain.over_at + _LAST_WAIT_S:
             self.reactor.abort_all()
@@ -305,9 +306,6 @@ class Worker:
             self._empty_said = True
             self._say_stats()
             self._channel.say("empty")
-            tally=tally.said(),
-            lag_s=self.reactor.take_lag(),
-            report=asked,
         if self._empty_said and self._exit_after_drain:
             self.exit("edge restarting")
 
