@@ -144,6 +144,8 @@ class Worker:
             case "count":
                 counts = self.sessions.counts(str(said["unit_type"]), said["ranges"])
                 self._channel.say("count", id=said["id"], counts=counts)
+            case "report":
+                self._say_stats(int(said["id"]))
             case "close_all":
                 self._close_all(str(said["reason"]), int(said.get("code", SERVICE_RESTART)))
             case "exit":
