@@ -5,8 +5,14 @@ two frames; nothing else of a frame is looked at (RFC 6455 5.2).
 """
 
 import os
+from collections.abc import Iterable
+
+#: The one extension beside which a message of ours may be put in. An uncompressed message between compressed
+#: ones is its own case (RFC 7692 6): RSV1 is unset, and it never enters the window that later ones refer to.
+_TRANSPARENT = b"permessage-deflate"
 
 _SHORT, _LONG = 126, 127
+_TEXT = 0x1
 _CLOSE = 0x8
 
 #: 2 bytes, an 8-byte length and a masking key.
@@ -42,7 +48,18 @@ class FrameTracker:
         """How much of the chunk belongs to the frame that is under way; follows only so far."""
         return 0 if self.between else self._advance(data, stop=True)
 
-    def _advance(self, data: bytes, *, stop: bool) -> int:
+    def cut_message(self, data: bytes) -> int:
+        """How much of the chunk belongs to the message that is under way; follows only so far.
+
+        That is all of it where the message does not end in the chunk, or a Close comes first.
+        """
+        view = memoryview(data)
+        position = 0
+        while position < len(view) and not self.idle:
+            position += self._advance(view[position:], stop=not self.closed)
+        return position
+
+    def _advance(self, data: bytes | memoryview, *, stop: bool) -> int:
         position, end = 0, len(data)
         left = self._left
         while True:
@@ -93,6 +110,22 @@ def _head_size(head: bytes) -> int:
     length = head[1] & 0x7F
     size = 4 if length == _SHORT else 10 if length == _LONG else 2
     return size + 4 if head[1] & 0x80 else size
+
+
+def transparent(extensions: Iterable[bytes]) -> bool:
+    """Whether a message of ours may be put between others under these ``Sec-WebSocket-Extensions``.
+
+    A quoted comma cuts a value in two, of which one is no known name: the answer is no then.
+    """
+    names = (item.split(b";", 1)[0] for value in extensions for item in value.split(b","))
+    return all(name.strip().lower() in (_TRANSPARENT, b"") for name in names)
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A whole text message as a server sends it; at most 65,535 bytes of UTF-8."""
+    size = len(payload)
+    length = bytes((size,)) if size < _SHORT else bytes((_SHORT,)) + size.to_bytes(2)
+    return bytes((0x80 | _TEXT,)) + length + payload
 
 
 def close_payload(code: int, reason: str) -> bytes:

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from msha.edge.frames import close_payload
@@ -34,6 +35,7 @@ class Sessions:
     Attributes:
         half_open: handshakes that have, or are getting, a back-source socket but no 101 yet.
         by_server: how many sessions each back-source server has.
+        unsaid: messages of ours that wait for a place in the stream of a session: how many, and their frames.
         counters: numbers since the start, by name.
         ended: how many sessions are over, by who ended them and, if that was us, why.
         failures: how often a back-source server failed a handshake, by server.
@@ -46,6 +48,7 @@ class Sessions:
         self.reactor = reactor
         self.half_open: dict[Opening, None] = {}
         self.by_server: dict[str, int] = {}
+        self.unsaid: dict[Tunnel, tuple[int, bytes]] = {}
         self.counters: dict[str, int] = {}
         self.ended: dict[tuple[str, str], int] = {}
         self.failures: dict[str, int] = {}
@@ -110,6 +113,8 @@ class Sessions:
         """Its sockets are closed."""
         self._closings.discard(tunnel)
         self._endings.discard(tunnel)
+        if self.unsaid:
+            self.lose_unsaid(tunnel)
         self.count("bytes_up", tunnel.bytes_up)
         self.count("bytes_down", tunnel.bytes_down)
         ended = (tunnel.ended_by or EndedBy.EDGE, tunnel.reason)
@@ -157,6 +162,35 @@ class Sessions:
                 counts[index] += 1 if isinstance(found, Tunnel) else len(found)
         return counts
 
+    def of_ranges(self, unit_type: str, ranges: Sequence[Sequence[int]] | None) -> Iterator[Tunnel | None]:
+        """The sessions with an id in the ranges; None as ranges is every session of the unit type.
+
+        Sessions may come and go meanwhile. An id that is looked at in vain yields None, so that whoever takes
+        turns can count those, too.
+
+        Args:
+            ranges: as for :meth:`counts`.
+        """
+        by_id = self._by_type.get(unit_type, {})
+        if ranges is not None and sum(last - first + 1 for first, last in ranges) <= len(by_id):
+            for number in chain.from_iterable(range(first, last + 1) for first, last in ranges):
+                yield from _each(by_id.get(number))
+            return
+        wanted = _everything if ranges is None else _among(ranges)
+        for router_id in list(by_id):
+            yield from _each(by_id.get(router_id)) if wanted(router_id) else _NOBODY
+
+    @property
+    def closes_some(self) -> bool:
+        """Whether sessions are still to be closed that have not got their Close yet."""
+        return bool(self._to_close)
+
+    def lose_unsaid(self, tunnel: Tunnel) -> None:
+        """What waits to be said in the session will not be."""
+        count, _ = self.unsaid.pop(tunnel, (0, b""))
+        if count:
+            self.count("messages_lost", count)
+
     def close(
         self, tunnels: Iterable[Tunnel], why: Callable[[Tunnel], str], code: int = SERVICE_RESTART
     ) -> None:
@@ -193,6 +227,30 @@ class Sessions:
         """Go on after an error of ours with one session."""
         if self._to_close:
             self.reactor.again(self)
+
+
+def _everything(router_id: int | None) -> bool:
+    return True
+
+
+def _among(ranges: Sequence[Sequence[int]]) -> Callable[[int | None], bool]:
+    """Says whether an id is in one of the ranges, which are ascending and disjoint."""
+    starts = [first for first, _ in ranges]
+
+    def wanted(router_id: int | None) -> bool:
+        if router_id is None:
+            return False
+        index = bisect_right(starts, router_id) - 1
+        return index >= 0 and router_id <= ranges[index][1]
+
+    return wanted
+
+
+def _each(found: Tunnels | None) -> Sequence[Tunnel | None]:
+    """What is registered for an id, as it is now."""
+    if found is None:
+        return _NOBODY
+    return (found,) if isinstance(found, Tunnel) else tuple(found)
 
 
 def _nothing(tunnel: Tunnel) -> None:

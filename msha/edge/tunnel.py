@@ -1,16 +1,18 @@
 """An open session: two sockets, and the bytes between them.
 
-Nothing is parsed but where frames end, so that a Close can be put in. A chunk that cannot be sent at once
-stops the reading of the other side until it is gone: a session never holds more than one chunk a direction.
+Nothing is parsed but where frames end, so that a Close or a message of ours can be put in. A chunk that
+cannot be sent at once stops the reading of the other side until it is gone: a session never holds more than
+one chunk a direction, and the messages of ours that wait for their place, which are bounded, too.
 """
 
 import socket
 import struct
 import time
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from msha.edge.frames import FrameTracker, close_frame, masked_close_frame
+from msha.edge.frames import FrameTracker, close_frame, masked_close_frame, transparent
 from msha.edge.reactor import BROKEN, HANG_UP, READABLE, WRITABLE
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 #: What is read at once, and so the most that waits in one direction.
 CHUNK_BYTES = 65_536
+
+#: What a session may hold: a chunk in each direction, and so much of messages of ours (256 KiB in all).
+MESSAGES_LIMIT_BYTES = 2 * CHUNK_BYTES
 
 #: Chunks per direction and turn, after which other sessions come first.
 _CHUNKS_PER_TURN = 4
@@ -36,6 +41,13 @@ _DOWN_CUT = 128  # what still comes from the back-source is not for the client
 _UP_CUT = 256  # what still comes from the client is not for the back-source
 _GONE = 512  # no longer a session: at most the client's end is being waited for
 _FINISHED = 1024
+_SPEAKING = 2048  # messages of ours wait for the end of the back-source's
+_OPAQUE = 4096  # an extension that we do not know may have changed what a frame means
+
+#: What still comes from the back-source does not simply pass.
+_INTERRUPTED = _CLOSING | _SPEAKING
+#: One of the three has ended it, or is about to.
+_OVER = _CLOSING | _DOWN_CUT | _UP_CUT | _GONE | _FINISHED
 
 _NOTHING_LEFT = _SERVER_ENDED | _CLIENT_SHUT | _UP_CUT
 
@@ -46,6 +58,16 @@ class EndedBy(StrEnum):
     CLIENT = "client"
     BACK_SOURCE = "back_source"
     EDGE = "edge"
+
+
+class Heard(StrEnum):
+    """What became of a message of ours to one client."""
+
+    DELIVERED = "delivered"  # all of it is in the kernel
+    QUEUED = "queued"  # it waits for the end of a message, or for the client to read
+    CLOSING = "closing"  # the session is ending
+    FULL = "full"  # the client does not read, and enough waits for it
+    EXTENSION = "extension"  # negotiated, but not known to us
 
 
 class Tunnel:
@@ -85,20 +107,21 @@ class Tunnel:
     def __init__(
         self,
         sessions: "Sessions",
-        client: socket.socket,
-        server_socket: socket.socket,
+        client: socket.SocketType,
+        server_socket: socket.SocketType,
         *,
         unit_type: str,
         router_id: int | None,
         server: str,
         number: int,
         label: str,
+        extensions: Sequence[bytes] = (),
     ) -> None:
         self._sessions = sessions
         self._client = client
         self._client_fd = client.fileno()
         self._server = server_socket
-        self._state = 0
+        self._state = _OPAQUE if extensions and not transparent(extensions) else 0
         self._down = FrameTracker()
         self._up = FrameTracker()
         self._to_client = b""
@@ -121,7 +144,7 @@ class Tunnel:
         return self._state & _CLOSING != 0
 
     @property
-    def sockets(self) -> tuple[socket.socket, socket.socket]:
+    def sockets(self) -> tuple[socket.SocketType, socket.SocketType]:
         """Of the client and of the back-source."""
         return self._client, self._server
 
@@ -212,8 +235,8 @@ class Tunnel:
             if not size:
                 self._server_ended()
                 return
-            if self._state & _CLOSING:
-                self._closing_down(data)
+            if self._state & _INTERRUPTED:
+                self._interrupted_down(data)
             else:
                 # One short whole data frame between two others changes nothing that the tracker knows.
                 if not (tracker.idle and 1 < size < 128 and data[1] == size - 2 and data[0] & 0x88 == 0x80):
@@ -254,6 +277,58 @@ class Tunnel:
             self._settle()
             if resume:
                 self._pump_down()
+
+    # A message of ours
+
+    def say(self, frame: bytes) -> Heard:
+        """The client gets a whole message of ours at once, at the next end of a message, or not at all.
+
+        A place between two frames is not enough: the fragments of one message stand together (RFC 6455 5.4).
+
+        Args:
+            frame: unmasked, unfragmented.
+        """
+        if self._state & _OVER or self._down.closed or self._up.closed:
+            return Heard.CLOSING
+        if self._state & _OPAQUE:
+            return Heard.EXTENSION
+        count, unsaid = self._sessions.unsaid.get(self, (0, b""))
+        ours = len(unsaid) + len(frame)
+        if max(ours, ours + len(self._to_client) - CHUNK_BYTES) > MESSAGES_LIMIT_BYTES:
+            return Heard.FULL
+        if not self._down.idle:
+            self._state |= _SPEAKING
+            self._sessions.unsaid[self] = (count + 1, unsaid + frame)
+            return Heard.QUEUED
+        self._send_down(frame)
+        if self._state & _FINISHED:
+            return Heard.CLOSING
+        return Heard.QUEUED if self._to_client else Heard.DELIVERED
+
+    def _interrupted_down(self, data: bytes) -> None:
+        if self._state & _CLOSING:
+            self._closing_down(data)
+        else:
+            self._speaking_down(data)
+
+    def _speaking_down(self, data: bytes) -> None:
+        """Pass the chunk on, with our messages in the place where the back-source's ends."""
+        tracker = self._down
+        self.bytes_down += len(data)
+        end = tracker.cut_message(data)
+        if tracker.idle:
+            rest = data[end:]
+            tracker.feed(rest)
+            self._state &= ~_SPEAKING
+            data = data[:end] + self._sessions.unsaid.pop(self)[1] + rest
+        elif tracker.closed:
+            self._fall_silent()
+        self._send_down(data)
+
+    def _fall_silent(self) -> None:
+        """What we had to say will not be heard."""
+        self._state &= ~_SPEAKING
+        self._sessions.lose_unsaid(self)
 
     def _server_ended(self) -> None:
         self._state |= _SERVER_ENDED | _DOWN_CUT
@@ -353,6 +428,8 @@ class Tunnel:
         """
         if self._state & (_CLOSING | _FINISHED):
             return
+        if self._state & _SPEAKING:
+            self._fall_silent()
         self._state |= _CLOSING
         self._payload = payload
         self.ended_by = EndedBy.EDGE
@@ -440,7 +517,7 @@ class Tunnel:
         self._sessions.finished(self)
 
 
-def _shut_down(sock: socket.socket) -> None:
+def _shut_down(sock: socket.SocketType) -> None:
     try:
         sock.shutdown(socket.SHUT_WR)
     except OSError:

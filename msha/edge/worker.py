@@ -27,6 +27,7 @@ from msha.edge.agent_channel import AgentChannel
 from msha.edge.application import Steering, WaitingRoom
 from msha.edge.cutover_progress import CutoverProgress
 from msha.edge.logs import log_to_stderr
+from msha.edge.messages import Address, Messages, Outcome, usable_text
 from msha.edge.reactor import Reactor
 from msha.edge.server import Limits, Shell
 from msha.edge.sessions import SERVICE_RESTART, Sessions
@@ -98,6 +99,7 @@ class Worker:
         self.shell = Shell(self.reactor, self.sessions, access_log, limits)
         self.waiting = WaitingRoom(self.reactor)
         self.steering = Steering(unit, self.sessions.by_server, self.waiting, hold_s=limits.hold_s)
+        self.messages = Messages(self.reactor, self.sessions)
         self.progress = CutoverProgress(unit)
         self.ended = asyncio.Event()
         self.exit_code = 0
@@ -138,7 +140,10 @@ class Worker:
             case "park":
                 self._park()
             case "drain":
-                self.drain(float(said["seconds"]))
+                self.drain(float(said["seconds"]), float(said.get("listen_until", 0.0)))
+            case "prefer":
+                done = self.shell.prefer(int(said["first"]), int(said["count"]))
+                self._channel.say("preferring", count=int(said["count"]) if done else 0)
             case "sync":
                 self.steering.sync_until = float(said["until"])
             case "count":
@@ -146,12 +151,23 @@ class Worker:
                 self._channel.say("count", id=said["id"], counts=counts)
             case "report":
                 self._say_stats(int(said["id"]))
+            case "send":
+                self._send(said)
             case "close_all":
                 self._close_all(str(said["reason"]), int(said.get("code", SERVICE_RESTART)))
             case "exit":
                 self.exit("edge stopped")
             case other:
                 log.error("agent_order_unknown", order=other)
+
+    def _send(self, said: dict[str, Any]) -> None:
+        payload = usable_text(said["text"])
+        assert payload is not None, "the agent passes on no other text"
+
+        def spoken(outcome: Outcome) -> None:
+            self._channel.say("sent", id=said["id"], **outcome.as_dict())
+
+        self.messages.send(Address(str(said["unit_type"]), said["ranges"]), payload, spoken)
 
     def _agent_lost(self) -> None:
         log.error("agent_gone")
@@ -222,13 +238,27 @@ class Worker:
         self.waiting.empty()
         self._say_if_parked()
 
-    def drain(self, seconds: float) -> None:
-        """No new connection; sessions end within the time, by themselves or by a Close."""
-        if self._drain is None:
-            self.steering.draining = True
-            self.shell.stop_listening()
-        self._drain = Drain(time.monotonic(), seconds, len(self.sessions))
-        self._go_on_draining(time.monotonic())
+    def drain(self, seconds: float, listen_until: float = 0.0) -> None:
+        """No new connection; sessions end within the time, by themselves or by a Close.
+
+        Called again, it gives the sessions that are left this time from now on.
+
+        Args:
+            listen_until: somebody else takes over the port, and until then (monotonic seconds) connections that
+                are on their way to us are still served; the time for sessions begins after that.
+        """
+        now = time.monotonic()
+        if self._drain is None and listen_until > now:
+            self.shell.run_dry()
+            self.reactor.loop.call_later(listen_until - now, self._close_doors)
+        elif self._drain is None:
+            self._close_doors()
+        self._drain = Drain(max(now, listen_until), seconds, len(self.sessions))
+        self._go_on_draining(now)
+
+    def _close_doors(self) -> None:
+        self.steering.draining = True
+        self.shell.stop_listening()
 
     def exit_when_empty(self) -> None:
         """The process ends after the drain, without waiting for the agent to say so."""
@@ -304,7 +334,7 @@ class Worker:
             self.waiting.empty()
         if now >= self._drain.over_at + _LAST_WAIT_S:
             self.reactor.abort_all()
-        if not self._empty_said and not self.shell.connections:
+        if not self._empty_said and not self.shell.listening and not self.shell.connections:
             self._empty_said = True
             self._say_stats()
             self._channel.say("empty")
