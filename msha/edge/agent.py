@@ -18,6 +18,7 @@ import structlog
 from msha.edge import probes
 from msha.edge.control import DIAL_TIMEOUT_S, ControlClient, Turned
 from msha.edge.leaving import not_told, say_left_patiently
+from msha.edge.messages import Outcome
 from msha.edge.parking import must_park
 from msha.edge.process import EdgeProcess, Exit, Options, Stop, software
 from msha.edge.state import ControlAddress, Description, Identity, StateDirectory, Stored, Tombstone
@@ -276,6 +277,8 @@ class Agent(EdgeProcess):
     async def _probe(self, request: ProbeRequest) -> None:
         if request.kind == "count":
             result = await self._count(request)
+        elif request.kind == "send":
+            result = await self._send(request)
         else:
             result = await probes.run(request, (self.host, self.port), f"{software()} probe")
         self.client.send(ProbeResult(request.probe, result))
@@ -293,6 +296,22 @@ class Agent(EdgeProcess):
         if counts is None:
             return {"ok": False, "ms": ms, "error": "Not every worker counted its sessions in time."}
         return {"ok": True, "ms": ms, "counts": counts}
+
+    async def _send(self, request: ProbeRequest) -> probes.Result:
+        """A text is on its way to sessions; nothing is waited for before the workers are told (order)."""
+        read = probes.speakable(request.params)
+        if isinstance(read, str):
+            return {"ok": False, "ms": 0, "error": read}
+        address, text = read
+        started = time.perf_counter()
+        outcome, complete = Outcome(), True
+        if self.fleet is not None:
+            outcome, complete = await self.fleet.send(address, text, request.timeout_s)
+        ms = round((time.perf_counter() - started) * 1000, 1)
+        result = {"ok": complete, "ms": ms, **outcome.as_dict()}
+        if not complete:
+            result["error"] = "Not every worker said in time what became of the text."
+        return result
 
     # ---- applying
 

@@ -1,6 +1,7 @@
 """What the console asks a node to try from where it stands: an echo, a handshake with itself, a back-source.
 
-A probe is a real WebSocket handshake by a client of its own; it never touches the data path.
+Such a probe is a real WebSocket handshake by a client of its own; it never touches the data path. What the
+workers have to answer, a count of sessions or a text to them, is only read here.
 """
 
 import asyncio
@@ -13,9 +14,10 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus, WebSocketException
 
+from msha.edge.messages import Address, usable_text
 from msha.steering.errors import InvalidSnapshot
 from msha.steering.snapshot import check_server
-from msha.steering.wire import ProbeRequest
+from msha.steering.wire import TEXT_LIMIT_BYTES, ProbeRequest
 
 #: More at once are answered with an error instead of piling up.
 PROBES_LIMIT = 16
@@ -73,6 +75,20 @@ def countable(params: Mapping[str, Any]) -> tuple[str, list[list[int]] | None]:
             case _:
                 return "", None
     return str(params.get("unit_type", "")), ranges
+
+
+def speakable(params: Mapping[str, Any]) -> tuple[Address, str] | str:
+    """Whom a ``send`` is for and its text, or the sentence that says what is wrong with it."""
+    text = params.get("text")
+    if usable_text(text) is None:
+        return f"The text must have 1 to {TEXT_LIMIT_BYTES} bytes of UTF-8."
+    unit_type = str(params.get("unit_type", ""))
+    if params.get("all") is True:
+        return Address(unit_type, None), str(text)
+    _, ranges = countable(params)
+    if not ranges:
+        return "The ranges are not [[first, last], ...], and it is not for all."
+    return Address(unit_type, ranges), str(text)
 
 
 async def _handshake(

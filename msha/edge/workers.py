@@ -21,6 +21,7 @@ from typing import Any, Self
 
 import structlog
 
+from msha.edge.messages import Address, Outcome
 from msha.edge.tally import Highest, Tally
 from msha.steering.errors import Transient
 
@@ -47,6 +48,9 @@ LAG_WINDOW_S = 60.0
 LINE_LIMIT_BYTES = 1024 * 1024
 
 log = structlog.get_logger("msha.edge.workers")
+
+#: A word of a worker, or to it.
+Said = Mapping[str, Any]
 
 #: Builds the command line of a worker from its end of the socket pair.
 Command = Callable[[int], list[str]]
@@ -140,7 +144,7 @@ class Worker:
         self.stats_at = started_at
         self.lag = Highest(LAG_WINDOW_S)
         self.reported = 0
-        self.counted: dict[int, list[int]] = {}
+        self.answers: dict[int, Said] = {}
 
     def answered(self, version: int) -> bool:
         """Whether it has applied or refused the version."""
@@ -189,7 +193,8 @@ class Fleet:
         self._burials: set[asyncio.Task[None]] = set()
         self._waiters: set[asyncio.Future[None]] = set()
         self._listened = False
-        self._count_id = 0
+        self._question = 0
+        self._open_questions: set[int] = set()
         self._report_id = 0
         self._reported_at = -REPORT_EVERY_S
         self._reporting = asyncio.Lock()
@@ -332,21 +337,43 @@ class Fleet:
 
         A worker that exits meanwhile takes its sessions with it.
         """
-        self._count_id += 1
-        number = self._count_id
+        question = {"do": "count", "unit_type": unit_type, "ranges": list(ranges)}
+        answers, complete = await self._ask(question, timeout_s)
+        counts = [[int(count) for count in answer["counts"]] for answer in answers]
+        if not complete:
+            return None
+        return [sum(each) for each in zip(*counts, strict=True)] if counts else [0] * len(ranges)
+
+    async def send(self, address: Address, text: str, timeout_s: float) -> tuple[Outcome, bool]:
+        """What became of a text to sessions, and whether every worker said so in time.
+
+        Texts reach the workers in the order of the calls.
+        """
+        order = {"do": "send", "unit_type": address.unit_type, "ranges": address.ranges, "text": text}
+        answers, complete = await self._ask(order, timeout_s)
+        total = Outcome()
+        for answer in answers:
+            total.add(Outcome.read(answer))
+        return total, complete
+
+    async def _ask(self, question: Said, timeout_s: float) -> tuple[list[Said], bool]:
+        """The answers of the workers, and whether they are all; one that has exited has none."""
+        self._question += 1
+        number = self._question
+        self._open_questions.add(number)
         asked = [worker for worker in self._workers.values() if worker.started]
-        line = _line({"do": "count", "id": number, "unit_type": unit_type, "ranges": list(ranges)})
+        line = _line({**question, "id": number})
         for worker in asked:
             worker.tell(line)
 
         def answered() -> bool:
-            return all(number in worker.counted for worker in asked if worker in self._workers.values())
+            return all(number in worker.answers for worker in asked if worker in self._workers.values())
 
-        complete = await self._until(answered, timeout_s)
-        answers = [worker.counted.pop(number) for worker in asked if number in worker.counted]
-        if not complete:
-            return None
-        return [sum(counts) for counts in zip(*answers, strict=True)] if answers else [0] * len(ranges)
+        try:
+            complete = await self._until(answered, timeout_s)
+        finally:
+            self._open_questions.discard(number)
+        return [worker.answers.pop(number) for worker in asked if number in worker.answers], complete
 
     async def report(self, timeout_s: float) -> None:
         """Every worker's figures are of this moment; of one that is too busy to say them, the last ones."""
@@ -442,8 +469,9 @@ class Fleet:
                 worker.stats, worker.stats_at = Stats.read(said), now
                 worker.lag.add(float(said["lag_s"]), now)
                 worker.reported = max(worker.reported, int(said["report"]))
-            case "count":
-                worker.counted[int(said["id"])] = [int(count) for count in said["counts"]]
+            case "count" | "sent":
+                if said["id"] in self._open_questions:  # a late one would be kept for ever
+                    worker.answers[said["id"]] = said
             case other:
                 raise ValueError(f"unknown word {other}")
 

@@ -829,6 +829,66 @@ async def test_probes_report_what_the_node_sees(console: Console, start: Start, 
     assert not (await probe(console, "nonsense"))["ok"]
 
 
+async def test_a_text_reaches_the_sessions_of_every_worker(
+    console: Console, start: Start, server: str
+) -> None:
+    console.newest = snapshot(1, server=server)
+    agent = await (await start(workers=2)).ready()
+    await console.expect(Ack)
+    sessions = [await client(agent.port, 1000 + number) for number in range(16)]
+    told = await probe(
+        console, "send", unit_type="unit_type", ranges=[[1000, 1003], [1015, 1015]], text="for 5"
+    )
+    assert (told["ok"], told["delivered"], told["queued"], told["skipped"]) == (True, 5, 0, {})
+    assert (await probe(console, "send", unit_type="unit_type", all=True, text="for all"))["delivered"] == 16
+    for number, session in enumerate(sessions):
+        if number < 4 or number == 15:
+            assert await session.recv() == "for 5"
+        assert await session.recv() == "for all"
+        assert await speaks(session)
+        await session.close()
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"text": "", "all": True},
+        {"text": "x" * 16_385, "all": True},
+        {"text": "路" * 6000, "all": True},
+        {"text": 7, "all": True},
+        {"all": True},
+        {"text": "to whom?"},
+        {"text": "to whom?", "ranges": []},
+        {"text": "to whom?", "ranges": [[5, 4]]},
+        {"text": "to whom?", "all": "yes"},
+    ],
+)
+async def test_a_text_that_cannot_be_sent_is_refused(
+    console: Console, start: Start, params: dict[str, Any]
+) -> None:
+    console.newest = snapshot(1)
+    await (await start()).ready()
+    await console.expect(Ack)
+    told = await probe(console, "send", unit_type="unit_type", **params)
+    assert not told["ok"]
+    assert "delivered" not in told
+    assert told["error"].startswith(("The text must", "The ranges are not"))
+
+
+async def test_texts_that_are_sent_at_once_arrive_in_their_order(
+    console: Console, start: Start, server: str
+) -> None:
+    console.newest = snapshot(1, server=server)
+    agent = await (await start(workers=2)).ready()
+    await console.expect(Ack)
+    session = await client(agent.port, 1111)
+    for number in range(12):
+        params = {"unit_type": "unit_type", "ranges": [[1111, 1111]], "text": str(number)}
+        console.say(ProbeRequest(number, "send", params))
+    assert [await session.recv() for _ in range(12)] == [str(number) for number in range(12)]
+    await session.close()
+
+
 async def test_a_probe_of_a_back_source_that_does_not_answer_ends_in_time(
     console: Console, start: Start
 ) -> None:
