@@ -9,10 +9,12 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from json.encoder import encode_basestring as quoted
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
+from msha.edge.handshake import RequestHead
 from msha.edge.tunnel import Tunnel
 
 #: Lines that wait to be written may take so much.
@@ -22,10 +24,18 @@ BACKLOG_BYTES = 8 * 1024 * 1024
 _PIECE_BYTES = 4096
 
 
+#: Of a peer, as the socket module gives it: host and port, for IPv6 two numbers more.
+Address = tuple[Any, ...]
+
+
 class HandshakeRecord:
     """What is known of one handshake; the application fills in what it decided.
 
+    Most handshakes need few of these, so what was not set is looked up in the class.
+
     Attributes:
+        head: the request, once it is whole and valid.
+        line: what came of it when it is not, from its first byte on.
         decision: tunnel, redirect, hold, drop, refuse; http for a plain request, invalid for a broken one,
             abandoned when the client went away first.
         reason: one word why.
@@ -34,42 +44,36 @@ class HandshakeRecord:
         tried: back-source servers that failed it, each with why.
     """
 
-    __slots__ = (
-        "back_source",
-        "decision",
-        "held_until",
-        "host",
-        "http",
-        "key",
-        "path",
-        "peer",
-        "reason",
-        "router_id",
-        "session",
-        "snapshot",
-        "started_at",
-        "status",
-        "tried",
-        "unit_type",
-    )
+    head: RequestHead | None = None
+    line = b""
+    decision = ""
+    reason = ""
+    status = 0
+    unit_type = ""
+    router_id: int | None = None
+    snapshot = 0
+    held_until = 0.0
+    back_source = ""
+    tried: Sequence[str] = ()
+    session = 0
 
-    def __init__(self, peer: str, started_at: float) -> None:
-        self.peer = peer
+    def __init__(self, address: Address, started_at: float) -> None:
+        self.address = address
         self.started_at = started_at
-        self.decision = ""
-        self.reason = ""
-        self.status = 0
-        self.http = ""
-        self.host = ""
-        self.path = ""
-        self.key = ""
-        self.unit_type = ""
-        self.router_id: int | None = None
-        self.snapshot = 0
-        self.held_until = 0.0
-        self.back_source = ""
-        self.tried: list[str] = []
-        self.session = 0
+
+    @property
+    def peer(self) -> str:
+        """``HOST:PORT``, with brackets where they belong."""
+        host, port = self.address[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def add_tried(self, what: str) -> None:
+        """One more back-source server has failed it."""
+        self.tried = [*self.tried, what]
+
+
+#: So much of a request line that could not be read is logged.
+_LOGGED_LINE_BYTES = 80
 
 
 class Sink(Protocol):
@@ -96,11 +100,16 @@ class AccessLog:
     def handshake(self, record: HandshakeRecord, now: float) -> None:
         """A handshake has had its answer."""
         # Half the cost of a JSON encoder: only what a peer can choose needs quoting.
+        head = record.head
+        if head is None:
+            http, key, host, path = "", "", "", _first_line(record.line)
+        else:
+            http, key, host, path = head.version, head.key.decode("latin-1"), head.host, head.path
         line = (
             f'{{"event":"handshake","timestamp":"{self._timestamp()}","unit":"{self._unit}",'
             f'"decision":"{record.decision}","reason":"{record.reason}","status":{record.status},'
-            f'"http":"{record.http}","peer":"{record.peer}","key":{quoted(record.key)},'
-            f'"host":{quoted(record.host)},"path":{quoted(record.path)},'
+            f'"http":"{http}","peer":"{record.peer}","key":{quoted(key)},'
+            f'"host":{quoted(host)},"path":{quoted(path)},'
             f'"unit_type":{quoted(record.unit_type)},"router_id":{_number(record.router_id)},'
             f'"snapshot":{record.snapshot},"ms":{(now - record.started_at) * 1000:.2f}'
         )
@@ -126,7 +135,8 @@ class AccessLog:
 
     def label(self, record: HandshakeRecord) -> str:
         """What a session must keep for its last line: by whom, and the key to find the first line by."""
-        return f'"peer":"{record.peer}","key":{quoted(record.key)}'
+        key = record.head.key.decode("latin-1") if record.head else ""
+        return f'"peer":"{record.peer}","key":{quoted(key)}'
 
     def _timestamp(self) -> str:
         now = time.time()
@@ -244,6 +254,11 @@ def open_access_log(target: str, unit: str) -> AccessLog:
         # A descriptor of its own: closing it must not close standard output.
         return AccessLog(ThreadSink(os.fdopen(os.dup(sys.stdout.fileno()), "wb")), unit)
     return AccessLog(ThreadSink(Path(target).open("ab")), unit)
+
+
+def _first_line(data: bytes) -> str:
+    """What is kept of a head that cannot be read: the request line, cut short."""
+    return data[:_LOGGED_LINE_BYTES].partition(b"\n")[0].partition(b"\r")[0].decode("latin-1")
 
 
 def _number(router_id: int | None) -> str:

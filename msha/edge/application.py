@@ -15,7 +15,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlencode
 
@@ -51,7 +51,7 @@ _ASKED = Source(SourceKind.QUERY, "routerId")
 class Asgi(Protocol):
     """An ASGI application."""
 
-    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
         """Serve one connection."""
 
 
@@ -158,13 +158,9 @@ class Steering:
 
     async def steer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a WebSocket handshake."""
-        record: HandshakeRecord = scope["extensions"]["msha.tunnel"]["record"]
-        request = Request(
-            record.host,
-            scope["raw_path"].decode("ascii"),
-            scope["query_string"].decode("ascii"),
-            scope["headers"],
-        )
+        handed: dict[str, Any] = scope["extensions"]["msha.tunnel"]
+        record: HandshakeRecord = handed["record"]
+        request: Request = handed["request"]
         while True:
             snapshot = self.snapshot
             if snapshot is None:
@@ -222,7 +218,7 @@ class Steering:
             await _refuse(send, 404, "Known here are status and locate.", kind="http")
         elif self.snapshot is None:
             await _refuse(send, 503, "This edge has no routing snapshot yet.", kind="http")
-        elif self._domain_name(scope["extensions"]["msha.tunnel"]["record"].host) is None:
+        elif self._domain_name(scope["extensions"]["msha.tunnel"]["request"].host) is None:
             await _refuse(send, 421, "This edge does not answer for the requested host.", kind="http")
         else:
             await _respond(

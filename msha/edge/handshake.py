@@ -7,8 +7,9 @@ do not is checked here.
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha1
 from http import HTTPStatus
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import httptools
 
 from msha.steering.errors import Terminal
+from msha.steering.router_id import NONE_REPEATED, Request, indexed
 
 #: A request or response head may be this long, and no longer.
 HEAD_LIMIT_BYTES = 16_384
@@ -32,24 +34,15 @@ WELL_KNOWN = "/.well-known/msha/"
 Field = tuple[bytes, bytes]
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_ACCEPT = b"sec-websocket-accept"
+_EXTENSIONS = b"sec-websocket-extensions"
+_SPACE = 0x20
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _ABSOLUTE = re.compile(r"(?:https?|wss?)://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECASE)
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
-
-#: Fields of which we need every value.
-_WATCHED = frozenset(
-    (
-        b"connection",
-        b"content-length",
-        b"host",
-        b"sec-websocket-accept",
-        b"sec-websocket-key",
-        b"sec-websocket-version",
-        b"transfer-encoding",
-        b"upgrade",
-    )
-)
+_STATUS_LINES = {
+    status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode("ascii") for status in HTTPStatus
+}
 
 #: Fields that belong to one connection (RFC 9110 7.6.1) or describe a body, and are written anew.
 _HOP_BY_HOP = frozenset(
@@ -69,6 +62,9 @@ _HOP_BY_HOP = frozenset(
 
 #: Statements that only an edge may make; a client's own are dropped.
 _OURS = (b"x-msha-", b"x-forwarded-")
+
+#: Clients choose the names of their fields, so not all can be remembered.
+_REMEMBERED_NAMES = 512
 
 
 @dataclass(eq=False)
@@ -100,68 +96,65 @@ class InvalidAnswer(Terminal):
         return self.problem
 
 
-class RequestHead:
-    """A request head that follows the grammar.
+class RequestHead(Request):
+    """A request head that follows the grammar, ready to be decided on.
 
     Attributes:
         version: ``1.0`` or ``1.1``.
         host: of the target when that is absolute, else of the Host field; empty if neither is there.
-        path, query: of the target as sent, ASCII, still percent-encoded.
-        fields: ``(lower-case name, value)`` in the order they came, as in an ASGI scope.
-        names: the names of the fields as sent.
+        sent: names and values of the fields as they came, in their order.
         key: the Sec-WebSocket-Key, or empty.
-        watched: all values of the fields that decide what kind of request this is.
     """
 
-    __slots__ = ("fields", "host", "key", "method", "names", "path", "query", "version", "watched")
+    __slots__ = ("key", "method", "sent", "version")
 
-    def __init__(self, method: str, version: str, found: "_Collector") -> None:
+    def __init__(self, method: str, version: str, target: bytes, sent: Sequence[Field]) -> None:
         self.method = method
         self.version = version
-        self.fields = found.fields
-        self.names = found.names
-        self.watched = _watched(found.fields)
-        self.host, self.path, self.query = _place(found.target, self.watched, version)
-        self.key = self.watched.get(b"sec-websocket-key", [b""])[0]
+        self.sent = sent
+        self.fields, self.repeated = _lower(sent)
+        self.key = self.fields.get(b"sec-websocket-key", b"")
+        self.host, self.path, self.query = _place(target, self)
 
 
 class ResponseHead:
     """A response head that follows the grammar; attributes as in :class:`RequestHead`."""
 
-    __slots__ = ("fields", "names", "phrase", "status", "version", "watched")
+    __slots__ = ("fields", "phrase", "repeated", "sent", "status", "version")
 
-    def __init__(self, status: int, version: str, found: "_Collector") -> None:
+    def __init__(self, status: int, version: str, phrase: bytes, sent: Sequence[Field]) -> None:
         self.status = status
         self.version = version
-        self.phrase = found.phrase
-        self.fields = found.fields
-        self.names = found.names
-        self.watched = _watched(found.fields)
+        self.phrase = phrase
+        self.sent = sent
+        self.fields, self.repeated = _lower(sent)
+
+
+def _lower(sent: Sequence[Field]) -> tuple[dict[bytes, bytes], Mapping[bytes, Sequence[bytes]]]:
+    """The fields by their lower-case names, as a :class:`Request` has them."""
+    fields = {name.lower(): value for name, value in sent}
+    if len(fields) == len(sent):
+        return fields, NONE_REPEATED
+    return indexed([(name.lower(), value) for name, value in sent])
 
 
 class _Collector:
     """Receives what httptools finds."""
 
-    __slots__ = ("body", "complete", "fields", "names", "phrase", "size", "target")
+    __slots__ = ("body", "complete", "phrase", "sent", "size")
 
     def __init__(self) -> None:
-        self.names: list[bytes] = []
-        self.fields: list[Field] = []
-        self.target = b""
+        self.sent: list[Field] = []
         self.phrase = b""
         self.body: list[bytes] = []
         self.size = 0
         self.complete = False
 
-    def on_url(self, url: bytes) -> None:
-        self.target += url
-
     def on_status(self, phrase: bytes) -> None:
         self.phrase += phrase
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.names.append(name)
-        self.fields.append((name.lower(), value.strip(b" \t")))
+        self.sent.append((name, value.strip(b" \t")))
 
     def on_body(self, data: bytes) -> None:
         if self.size < ANSWER_LIMIT_BYTES:
@@ -170,6 +163,27 @@ class _Collector:
 
     def on_message_complete(self) -> None:
         self.complete = True
+
+
+class _Shortcut:
+    """Receives what httptools finds in nearly every head, at half the cost of a :class:`_Collector`.
+
+    The callbacks are methods of the containers themselves, so no Python code runs for a field. A dict keeps
+    one of several fields of the same name, which :func:`_whole` notices.
+    """
+
+    __slots__ = ("fields", "on_header", "on_url", "targets")
+
+    def __init__(self) -> None:
+        self.fields: dict[bytes, bytes] = {}
+        self.targets: list[bytes] = []
+        self.on_header = self.fields.__setitem__
+        self.on_url = self.targets.append
+
+
+def _whole(fields: dict[bytes, bytes], data: bytes) -> bool:
+    """Whether these are the fields of the head as they are to be read: none twice, no space after a value."""
+    return len(fields) == data.count(b"\r\n") - 2 and b" \r\n" not in data and b"\t\r\n" not in data
 
 
 def head_end(data: bytes, seen: int = 0) -> int | None:
@@ -202,59 +216,89 @@ def parse_request(data: bytes) -> RequestHead:
     Raises:
         InvalidHead: the grammar or one of the rules for every request is broken.
     """
-    found = _Collector()
-    parser: Any = httptools.HttpRequestParser(found)
+    found = _Shortcut()
+    _feed_request(found, data)
+    line_end = data.find(b"\r\n")
+    if data[line_end - 9 : line_end - 1] != b" HTTP/1." or data[line_end - 1] not in b"01":
+        raise InvalidHead(505, "http_version", "Use HTTP/1.1.")
+    method = "GET" if data.startswith(b"GET ") else "HEAD"
+    if method == "HEAD" and not data.startswith(b"HEAD "):
+        raise InvalidHead(405, "method", "Only GET is answered here.", ((b"Allow", b"GET, HEAD"),))
+    if data[len(method) + 1] == _SPACE:
+        raise InvalidHead(400, "malformed", "One space must stand between method and target.")
+    sent: Sequence[Field] = list(found.fields.items())
+    if not _whole(found.fields, data):
+        every = _Collector()
+        _feed_request(every, data)
+        sent = every.sent
+    if len(sent) > FIELD_LIMIT:
+        raise InvalidHead(431, "too_many_fields", f"The request has more than {FIELD_LIMIT} header fields.")
+    version = data[line_end - 3 : line_end].decode("ascii")
+    head = RequestHead(method, version, b"".join(found.targets), sent)
+    fields = head.fields
+    if b"transfer-encoding" in fields or fields.get(b"content-length", b"0") != b"0":
+        raise InvalidHead(400, "body", "The request must not have a body.")
+    if head.repeated:
+        _check_repeated(head)
+    return head
+
+
+def _feed_request(found: _Collector | _Shortcut, data: bytes) -> None:
     try:
-        parser.feed_data(data)
+        httptools.HttpRequestParser(found).feed_data(data)
     except httptools.HttpParserUpgrade:
         pass  # how httptools says that the head is whole and asks for another protocol
     except httptools.HttpParserInvalidMethodError:
         raise InvalidHead(405, "method", "Only GET is answered here.", ((b"Allow", b"GET, HEAD"),)) from None
     except httptools.HttpParserError as error:
         raise InvalidHead(400, "malformed", f"The request head is malformed: {error}.") from None
-    method = parser.get_method().decode("ascii")
-    version = parser.get_http_version()
-    if version not in ("1.1", "1.0"):
-        raise InvalidHead(505, "http_version", "Use HTTP/1.1.")
-    if method not in ("GET", "HEAD"):
-        raise InvalidHead(405, "method", "Only GET is answered here.", ((b"Allow", b"GET, HEAD"),))
-    if data[len(method) + 1 : len(method) + 2] == b" ":
-        raise InvalidHead(400, "malformed", "One space must stand between method and target.")
-    if len(found.fields) > FIELD_LIMIT:
-        raise InvalidHead(431, "too_many_fields", f"The request has more than {FIELD_LIMIT} header fields.")
-    head = RequestHead(method, version, found)
-    watched = head.watched
-    if b"transfer-encoding" in watched or watched.get(b"content-length", [b"0"]) != [b"0"]:
+
+
+def _check_repeated(head: RequestHead) -> None:
+    """No field is there twice of which there may be one."""
+    if any(value != b"0" for value in head.values(b"content-length")):
         raise InvalidHead(400, "body", "The request must not have a body.")
-    if len(watched.get(b"sec-websocket-key", ())) > 1:
+    if b"sec-websocket-key" in head.repeated:
         raise InvalidHead(400, "websocket_key", "Sec-WebSocket-Key must be given once.")
-    return head
 
 
-def _place(target: bytes, watched: dict[bytes, list[bytes]], version: str) -> tuple[str, str, str]:
+def _place(target: bytes, head: RequestHead) -> tuple[str, str, str]:
     """Host, path and query. An absolute target overrides the Host field (RFC 9112 3.2.2)."""
-    hosts = watched.get(b"host", [])
-    if len(hosts) > 1 or (not hosts and version == "1.1"):
+    given = head.fields.get(b"host")
+    if given is None:
+        if head.version == "1.1":
+            raise InvalidHead(400, "host", "The request must have exactly one Host field.")
+        given = b""
+    elif b"host" in head.repeated:
         raise InvalidHead(400, "host", "The request must have exactly one Host field.")
-    host = hosts[0].decode("latin-1") if hosts else ""
     try:
         text = target.decode("ascii")
     except UnicodeDecodeError:
         raise InvalidHead(400, "target", "The request target must be ASCII.") from None
-    if not text.startswith("/"):
+    host: str | None
+    if text[0] == "/":
+        host = _host(given)
+    else:
         absolute = _ABSOLUTE.fullmatch(text)
         if absolute is None:
             raise InvalidHead(400, "target", "The request target must be a path.")
-        host = absolute[1]
+        host = _host(absolute[1].encode("ascii"))
         text = (absolute[2] or "/") + (absolute[3] or "")
-    if host and not _HOST.fullmatch(host):
+    if host is None:
         raise InvalidHead(400, "host", "The Host field is not a host name with an optional port.")
-    if not host and version == "1.1":
+    if not host and head.version == "1.1":
         raise InvalidHead(400, "host", "The Host field is empty.")
     if "#" in text:
         raise InvalidHead(400, "target", "The request target must not have a fragment.")
     path, _, query = text.partition("?")
     return host, path, query
+
+
+@lru_cache(maxsize=1024)
+def _host(given: bytes) -> str | None:
+    """The text of a Host field, empty if it is empty; None if it cannot be a host name with a port."""
+    text = given.decode("latin-1")
+    return text if not text or _HOST.fullmatch(text) else None
 
 
 def asks_for_websocket(head: RequestHead) -> bool:
@@ -265,13 +309,12 @@ def asks_for_websocket(head: RequestHead) -> bool:
     """
     if head.path.startswith(WELL_KNOWN):
         return False
-    watched = head.watched
-    upgrade = _names(watched, b"upgrade", b"websocket")
+    upgrade = _names(head, b"upgrade", b"websocket")
     if not head.key:
         if upgrade:
             raise InvalidHead(400, "websocket_key", "The handshake lacks a Sec-WebSocket-Key.")
         return False
-    if head.version != "1.1" or not upgrade or not _names(watched, b"connection", b"upgrade"):
+    if head.version != "1.1" or not upgrade or not _names(head, b"connection", b"upgrade"):
         raise InvalidHead(
             400,
             "downgraded",
@@ -281,7 +324,7 @@ def asks_for_websocket(head: RequestHead) -> bool:
         )
     if head.method != "GET":
         raise InvalidHead(405, "method", "A handshake is a GET.", ((b"Allow", b"GET"),))
-    if watched.get(b"sec-websocket-version") != [b"13"]:
+    if head.fields.get(b"sec-websocket-version") != b"13" or b"sec-websocket-version" in head.repeated:
         raise InvalidHead(
             426,
             "websocket_version",
@@ -304,6 +347,18 @@ def parse_response(data: bytes) -> ResponseHead:
     Raises:
         InvalidAnswer: it is not one.
     """
+    shortcut = _Shortcut()
+    try:
+        httptools.HttpResponseParser(shortcut).feed_data(data)
+    except httptools.HttpParserUpgrade:
+        if data.startswith(b"HTTP/1.1 101") and _whole(shortcut.fields, data):
+            return ResponseHead(101, "1.1", b"", list(shortcut.fields.items()))
+    except httptools.HttpParserError:
+        pass  # told below
+    return _parse_any_response(data)
+
+
+def _parse_any_response(data: bytes) -> ResponseHead:
     found = _Collector()
     parser: Any = httptools.HttpResponseParser(found)
     try:
@@ -317,9 +372,9 @@ def parse_response(data: bytes) -> ResponseHead:
     version = parser.get_http_version()
     if not 100 <= status <= 599 or version not in ("1.0", "1.1"):
         raise InvalidAnswer(f"its answer has status {status} and HTTP version {version}")
-    if len(found.fields) > FIELD_LIMIT:
+    if len(found.sent) > FIELD_LIMIT:
         raise InvalidAnswer(f"its answer has more than {FIELD_LIMIT} header fields")
-    return ResponseHead(status, version, found)
+    return ResponseHead(status, version, found.phrase, found.sent)
 
 
 def check_switch(head: ResponseHead, key: bytes) -> None:
@@ -328,15 +383,22 @@ def check_switch(head: ResponseHead, key: bytes) -> None:
     Raises:
         InvalidAnswer: it is not.
     """
-    watched = head.watched
     if head.version != "1.1":
         raise InvalidAnswer("its 101 is not HTTP/1.1")
-    if not _names(watched, b"upgrade", b"websocket"):
+    if len(head.sent) > FIELD_LIMIT:
+        raise InvalidAnswer(f"its answer has more than {FIELD_LIMIT} header fields")
+    if not _names(head, b"upgrade", b"websocket"):
         raise InvalidAnswer("its 101 lacks Upgrade: websocket")
-    if not _names(watched, b"connection", b"upgrade"):
+    if not _names(head, b"connection", b"upgrade"):
         raise InvalidAnswer("its 101 lacks Connection: Upgrade")
-    if watched.get(b"sec-websocket-accept") != [accept_for(key)]:
+    if head.fields.get(_ACCEPT) != accept_for(key) or _ACCEPT in head.repeated:
         raise InvalidAnswer("its 101 has a wrong Sec-WebSocket-Accept")
+
+
+def extensions(head: ResponseHead) -> Sequence[bytes]:
+    """What a 101 says of extensions, one value for each line."""
+    value = head.fields.get(_EXTENSIONS)
+    return () if value is None else head.repeated.get(_EXTENSIONS, (value,))
 
 
 class AnswerReader:
@@ -367,6 +429,30 @@ class AnswerReader:
         return b"".join(self._found.body)
 
 
+class _GoesOn(dict[bytes, bool]):
+    """Whether a field of a name, as sent, goes on to the other side; remembered for as many as there is room.
+
+    Args:
+        dropped: lower-case names of those that do not.
+    """
+
+    def __init__(self, dropped: frozenset[bytes], dropped_prefixes: tuple[bytes, ...]) -> None:
+        super().__init__()
+        self._dropped = dropped
+        self._prefixes = dropped_prefixes
+
+    def __missing__(self, name: bytes) -> bool:
+        lower = name.lower()
+        goes_on = lower not in self._dropped and not lower.startswith(self._prefixes)
+        if len(self) < _REMEMBERED_NAMES:
+            self[name] = goes_on
+        return goes_on
+
+
+_GOES_UP = _GoesOn(_HOP_BY_HOP | {b"host", b"forwarded"}, _OURS)
+_GOES_DOWN = _GoesOn(_HOP_BY_HOP, ())
+
+
 def back_source_request(head: RequestHead, target: str, peer: str, ours: Iterable[Field]) -> bytes:
     """The request head for the back-source: the client's, with hop-by-hop fields and our statements anew.
 
@@ -375,44 +461,38 @@ def back_source_request(head: RequestHead, target: str, peer: str, ours: Iterabl
         peer: the address of the client.
         ours: further fields that only an edge may send.
     """
-    dropped = _HOP_BY_HOP | _listed(head.fields) if _lists_more(head.fields) else _HOP_BY_HOP
     lines = [
-        b"GET %b HTTP/1.1\r\nHost: %b\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        % (target.encode("ascii"), head.host.encode("ascii"))
+        f"GET {target} HTTP/1.1\r\nHost: {head.host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"X-Forwarded-For: {peer}\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: {head.host}".encode("ascii")
     ]
-    for name, (lower, value) in zip(head.names, head.fields, strict=True):
-        if lower in dropped or lower == b"host" or lower == b"forwarded" or lower.startswith(_OURS):
-            continue
-        lines.append(b"%b: %b\r\n" % (name, value))
-    lines.append(
-        b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: %b\r\n"
-        % (peer.encode("ascii"), head.host.encode("ascii"))
-    )
-    lines.extend(b"%b: %b\r\n" % field for field in ours)
+    lines += [b": ".join(field) for field in _going_on(head, _GOES_UP)]
+    lines += [b": ".join(field) for field in ours]
     lines.append(b"\r\n")
-    return b"".join(lines)
+    return b"\r\n".join(lines)
 
 
 def switching_protocols(head: ResponseHead) -> bytes:
     """The 101 for the client, from a back-source's that passed :func:`check_switch`."""
-    dropped = _HOP_BY_HOP | _listed(head.fields) if _lists_more(head.fields) else _HOP_BY_HOP
-    lines = [b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"]
-    for name, (lower, value) in zip(head.names, head.fields, strict=True):
-        if lower not in dropped:
-            lines.append(b"%b: %b\r\n" % (name, value))
+    lines = [b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade"]
+    lines += [b": ".join(field) for field in _going_on(head, _GOES_DOWN)]
     lines.append(b"\r\n")
-    return b"".join(lines)
+    return b"\r\n".join(lines)
 
 
 def passed_on(head: ResponseHead, body: bytes) -> bytes:
     """A back-source's answer other than 101, for the client; the connection closes after it."""
-    dropped = _HOP_BY_HOP | _listed(head.fields)
-    fields = [
-        (name, value)
-        for name, (lower, value) in zip(head.names, head.fields, strict=True)
-        if lower not in dropped or lower == b"proxy-authenticate"
-    ]
+    fields = _going_on(head, _GOES_DOWN)
+    fields += [field for field in head.sent if field[0].lower() == b"proxy-authenticate"]
     return response(head.status, fields, body, phrase=head.phrase)
+
+
+def _going_on(head: RequestHead | ResponseHead, goes_on: _GoesOn) -> list[Field]:
+    """The fields for the other side, without those that Connection declares to be for this hop only."""
+    fields = [field for field in head.sent if goes_on[field[0]]]
+    if head.fields.get(b"connection", b"").lower() == b"upgrade" and b"connection" not in head.repeated:
+        return fields
+    listed = {token.strip().lower() for value in _values(head, b"connection") for token in value.split(b",")}
+    return [field for field in fields if field[0].lower() not in listed]
 
 
 def refusal(status: int, sentence: str, fields: Sequence[Field] = ()) -> bytes:
@@ -422,53 +502,36 @@ def refusal(status: int, sentence: str, fields: Sequence[Field] = ()) -> bytes:
 
 
 def response(
-    status: int, fields: Iterable[Field], body: bytes = b"", *, phrase: bytes = b"", with_body: bool = True
+    status: int, fields: Sequence[Field], body: bytes = b"", *, phrase: bytes = b"", with_body: bool = True
 ) -> bytes:
     """A whole response, after which the connection closes.
 
     Args:
         with_body: False in answer to a HEAD, which tells the length of the body but does not send it.
     """
-    fields = list(fields)
-    upgrade = b", Upgrade" if any(name.lower() == b"upgrade" for name, _ in fields) else b""
-    phrase = phrase or _PHRASES.get(status, "Answer").encode("ascii")
-    lines = [b"HTTP/1.1 %d %b\r\n" % (status, phrase)]
-    lines.extend(b"%b: %b\r\n" % field for field in fields)
+    lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d Answer" % status]
+    if phrase:
+        lines = [b"HTTP/1.1 %d %b" % (status, phrase)]
+    lines += [b": ".join(field) for field in fields]
     if status != HTTPStatus.NO_CONTENT:
-        lines.append(b"Content-Length: %d\r\n" % len(body))
-    lines.append(b"Connection: close%b\r\n\r\n" % upgrade)
+        lines.append(b"Content-Length: %d" % len(body))
+    upgrade = status == HTTPStatus.UPGRADE_REQUIRED and any(name.lower() == b"upgrade" for name, _ in fields)
+    lines.append(b"Connection: close, Upgrade\r\n\r\n" if upgrade else b"Connection: close\r\n\r\n")
     if with_body:
-        lines.append(body)
-    return b"".join(lines)
+        lines[-1] += body
+    return b"\r\n".join(lines)
 
 
-def _watched(fields: Iterable[Field]) -> dict[bytes, list[bytes]]:
-    found: dict[bytes, list[bytes]] = {}
-    for name, value in fields:
-        if name in _WATCHED:
-            found.setdefault(name, []).append(value)
-    return found
+def _values(head: RequestHead | ResponseHead, name: bytes) -> Sequence[bytes]:
+    """Every value of a field."""
+    if name in head.repeated:
+        return head.repeated[name]
+    value = head.fields.get(name)
+    return () if value is None else (value,)
 
 
-def _names(watched: dict[bytes, list[bytes]], name: bytes, token: bytes) -> bool:
+def _names(head: RequestHead | ResponseHead, name: bytes, token: bytes) -> bool:
     """Whether the comma-separated list of a field, over all its lines, has the token."""
-    for value in watched.get(name, ()):
-        lower = value.lower()
-        if lower == token or token in [item.strip() for item in lower.split(b",")]:
-            return True
-    return False
-
-
-def _lists_more(fields: Iterable[Field]) -> bool:
-    """Whether Connection names a field beside Upgrade."""
-    return any(name == b"connection" and value.lower() != b"upgrade" for name, value in fields)
-
-
-def _listed(fields: Iterable[Field]) -> frozenset[bytes]:
-    """The fields that Connection declares to be for this hop only."""
-    return frozenset(
-        token.strip().lower()
-        for name, value in fields
-        if name == b"connection"
-        for token in value.split(b",")
+    return head.fields.get(name, b"").lower() == token or any(
+        token in [item.strip() for item in value.lower().split(b",")] for value in _values(head, name)
     )

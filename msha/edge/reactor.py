@@ -101,7 +101,7 @@ class Reactor:
         self._again: deque[Patient] = deque()
         self._again_set = False
         self._in_batch = False
-        self._closed: list[socket.socket] = []
+        self._closed: list[socket.SocketType] = []
         self._queues: list[DeadlineQueue] = []
         self._on_tick: list[Callable[[float], None]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -168,7 +168,7 @@ class Reactor:
         """Another endpoint hears of the socket from now on."""
         self._endpoints[descriptor] = endpoint
 
-    def close(self, sock: socket.socket) -> None:
+    def close(self, sock: socket.SocketType) -> None:
         """The socket is closed and nobody hears of it.
 
         While a batch of events is being handled its descriptor stays taken, so that a later event of the

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
+from msha.edge import shared_port
 from msha.edge.access_log import AccessLog, HandshakeRecord
 from msha.edge.application import Asgi
 from msha.edge.opening import Opening
@@ -102,6 +103,31 @@ class Shell:
             listener, self._listener = self._listener, None
             self.reactor.close(listener)
 
+    def run_dry(self) -> None:
+        """The listener takes what is on its way to it and nothing new; somebody else listens on the port."""
+        if self._listener is not None:
+            try:
+                shared_port.run_dry(self._listener)
+            except OSError as error:
+                log.warning("cannot_run_dry", error=str(error))
+
+    def prefer(self, first: int, count: int) -> bool:
+        """Whether new connections go to ``count`` listeners of the port after the ``first`` ones now.
+
+        With a count of 0 they are spread over all.
+        """
+        if self._listener is None:
+            return False
+        try:
+            if count:
+                shared_port.prefer(self._listener, first, count)
+            else:
+                shared_port.prefer_none(self._listener)
+        except OSError as error:
+            log.warning("cannot_prefer_listeners", error=str(error))
+            return False
+        return True
+
     def next_session_number(self) -> int:
         """A number that no other session of this worker has."""
         self._session_number += 1
@@ -131,18 +157,18 @@ class Shell:
         listener = self._listener
         if listener is None:
             return False
+        # What socket.accept() wraps: without its second object of Python, and its second call of the kernel.
+        accept, family = listener._accept, listener.family  # type: ignore[attr-defined]
         for _ in range(_ACCEPTS_PER_TURN):
             try:
-                client, address = listener.accept()
+                descriptor, address = accept()
             except BlockingIOError:
                 return False
             except OSError as error:
                 self._accept_failed(error)
                 return False
-            client.setblocking(False)
-            host = address[0]
-            peer = f"[{host}]:{address[1]}" if ":" in host else f"{host}:{address[1]}"
-            opening = Opening(self, client, peer)
+            client = socket.SocketType(family, socket.SOCK_STREAM, 0, descriptor)
+            opening = Opening(self, client, address)
             try:
                 opening.begin()
             except Exception:

@@ -20,7 +20,8 @@ VALUE_LENGTH_LIMIT = 128
 
 Headers = Sequence[tuple[bytes, bytes]]
 
-_NONE_REPEATED: Mapping[bytes, Sequence[bytes]] = {}
+#: What :attr:`Request.repeated` is for nearly every request.
+NONE_REPEATED: Mapping[bytes, Sequence[bytes]] = {}
 
 
 class Request:
@@ -64,7 +65,7 @@ def indexed(headers: Headers) -> tuple[dict[bytes, bytes], Mapping[bytes, Sequen
     """First values by name, and all values of the names that are there more than once."""
     fields = dict(reversed(headers))
     if len(fields) == len(headers):
-        return dict(headers), _NONE_REPEATED
+        return dict(headers), NONE_REPEATED
     values: dict[bytes, list[bytes]] = {}
     for name, value in headers:
         values.setdefault(name, []).append(value)
@@ -224,7 +225,7 @@ class RouterIdReader:
         return number
 
 
-class Unusable(Exception):  # noqa: N818
+class Unusable(Exception):
     """What a source carries is not a routerId; :meth:`RouterIdReader.read` says in which source."""
 
     def __init__(self, problem: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from msha.edge.access_log import AccessLog, HandshakeRecord, ThreadSink, open_access_log
+from msha.edge.handshake import parse_request
 from tests.edge.test_handshake import HEADS
 from tests.support.edge_worker import EdgeWorker, make_config, make_rule
 from tests.support.websocket_wire import BackSource, frame, handshake_head
@@ -165,9 +166,11 @@ def test_servers_that_were_tried_in_vain_are_named(lines: Lines, back_source: Ba
 @pytest.mark.parametrize("evil", ['x"},{"event":"forged', "a\\", "tab\\u0009", "{}", "'"])
 def test_what_a_client_sends_cannot_forge_a_line(lines: Lines, evil: str) -> None:
     log = AccessLog(lines, "center")
-    record = HandshakeRecord("192.0.2.1:5", 0.0)
-    record.key = record.host = record.path = record.unit_type = evil
-    record.tried.append(evil)
+    record = HandshakeRecord(("192.0.2.1", 5), 0.0)
+    record.head = parse_request(handshake_head())
+    record.head.key = evil.encode()
+    record.head.host = record.head.path = record.unit_type = evil
+    record.add_tried(evil)
     log.handshake(record, 1.0)
     log.flush()
     (line,) = lines.lines
@@ -176,11 +179,11 @@ def test_what_a_client_sends_cannot_forge_a_line(lines: Lines, evil: str) -> Non
 
 def test_control_characters_do_not_break_a_line(lines: Lines) -> None:
     log = AccessLog(lines, "center")
-    record = HandshakeRecord("192.0.2.1:5", 0.0)
-    record.path = "\x16\x03\x01\n\r\0\x7f\xff\ud800"
+    record = HandshakeRecord(("192.0.2.1", 5), 0.0)
+    record.line = b"\x16\x03\x01\x0b\0\x7f\xff"
     log.handshake(record, 1.0)
     log.flush()
-    assert lines.lines[0]["path"].startswith("\x16\x03\x01\n\r\0")
+    assert lines.lines[0]["path"] == "\x16\x03\x01\x0b\0\x7f\xff"
 
 
 def test_a_reader_that_does_not_read_costs_lines_and_nothing_else() -> None:
@@ -220,7 +223,7 @@ def test_a_log_file_is_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     path.write_text("before\n")
     log = open_access_log(str(path), "center")
-    log.handshake(HandshakeRecord("192.0.2.1:5", 0.0), 1.0)
+    log.handshake(HandshakeRecord(("192.0.2.1", 5), 0.0), 1.0)
     log.close()
     before, line = path.read_text().splitlines()
     assert before == "before"
@@ -229,7 +232,7 @@ def test_a_log_file_is_appended_to(tmp_path: Path) -> None:
 
 def test_no_log_is_written_when_it_is_off() -> None:
     log = open_access_log("off", "center")
-    record = HandshakeRecord("192.0.2.1:5", 0.0)
+    record = HandshakeRecord(("192.0.2.1", 5), 0.0)
     log.handshake(record, 1.0)
     assert log.label(record) == ""
     log.close()

@@ -1,0 +1,266 @@
+"""The part of a handshake in which a back-source is asked: the servers in their order, until one answers."""
+
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from msha.edge import handshake
+from msha.edge.handshake import Field, InvalidAnswer
+from msha.edge.reactor import BROKEN, HANG_UP, READABLE, WRITABLE
+
+if TYPE_CHECKING:
+    from msha.edge.opening import Opening
+    from msha.edge.server import Shell
+
+#: Idle time after which the kernel asks whether a back-source still lives (seconds).
+_KEEPALIVE_IDLE_S = 60
+
+_ANSWER_READ_BYTES = 65_536
+
+#: A back-source may say so often that it has not finished (1xx).
+_INTERIM_LIMIT = 8
+
+
+class Stage(Enum):
+    """What the back-source is awaited for."""
+
+    CONNECT = "connect"
+    ANSWER = "answer"
+    BODY = "body"
+    OVER = "over"
+
+
+@dataclass(slots=True)
+class TunnelWish:
+    """What the application asked for by ``msha.tunnel``."""
+
+    servers: Sequence[str]
+    target: str
+    fields: Sequence[Field]
+    unit_type: str
+    router_id: int | None
+
+
+class Asking:
+    """One wish, from the first connect to the answer that the client gets.
+
+    Attributes:
+        socket: to the server that is being asked; whoever takes the tunnel over takes it, too.
+        server: its name.
+        hung_up: whether an event has told already that it will send no more.
+    """
+
+    __slots__ = (
+        "_answer_head",
+        "_body",
+        "_buffer",
+        "_interim",
+        "_left",
+        "_opening",
+        "_outgoing",
+        "_shell",
+        "_stage",
+        "hung_up",
+        "server",
+        "socket",
+        "wish",
+    )
+
+    def __init__(self, shell: "Shell", opening: "Opening", wish: TunnelWish) -> None:
+        self._shell = shell
+        self._opening = opening
+        self.wish = wish
+        self._left = list(wish.servers)
+        # the server that is being asked
+        self._stage = Stage.OVER
+        self.socket: socket.SocketType | None = None
+        self.server = ""
+        self.hung_up = False
+        self._outgoing = b""
+        # its answer
+        self._buffer = b""
+        self._interim = 0
+        self._answer_head: handshake.ResponseHead | None = None
+        self._body: handshake.AnswerReader | None = None
+
+    def begin(self) -> None:
+        """The first server is being asked, or the client has had its refusal."""
+        self._next("")
+
+    def stop(self) -> None:
+        """Nobody is asked any more."""
+        self._let_go()
+        self._stage = Stage.OVER
+
+    # What the reactor calls
+
+    def on_event(self, descriptor: int, events: int) -> None:
+        """Go on with what the stage waits for."""
+        if self.socket is None:
+            return
+        if self._stage is Stage.CONNECT:
+            if events & BROKEN:
+                code = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                self._next(os.strerror(code).lower())
+                return
+            if events & WRITABLE:
+                self._send_request()
+        if events & HANG_UP:
+            self.hung_up = True
+        if events & READABLE and self._stage in (Stage.ANSWER, Stage.BODY):
+            self._read_answer()
+
+    def on_deadline(self) -> None:
+        """The server did not finish its answer in time."""
+        if self._stage is Stage.BODY:
+            self._pass_on()
+        else:
+            self._next("did not answer in time")
+
+    def abort(self) -> None:
+        """Close everything now, the client's connection included."""
+        self._opening.abort()
+
+    # One server after the other
+
+    def _next(self, failure: str) -> None:
+        """Ask the next server; when there is none left, the client hears of it."""
+        while True:
+            if failure:
+                self._opening.failed(f"{self.server} {failure}")
+            self._let_go()
+            if not self._left:
+                self._stage = Stage.OVER
+                self._opening.refused(504 if "in time" in failure else 502)
+                return
+            self.server = self._left.pop(0)
+            failure = self._connect()
+            if not failure:
+                return
+
+    def _connect(self) -> str:
+        """Begin to connect; what went wrong at once, or nothing."""
+        host, _, port = self.server.rpartition(":")
+        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+        try:
+            server = socket.SocketType(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            return f"no socket: {error.strerror}"
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
+        result = server.connect_ex((host.strip("[]"), int(port)))
+        if result not in (0, errno.EINPROGRESS):
+            server.close()
+            return os.strerror(result).lower()
+        self.socket = server
+        self._stage = Stage.CONNECT
+        self._outgoing = self._opening.request_for(self.wish)
+        self._shell.reactor.watch(server.fileno(), self)
+        self._shell.connect_deadlines.add(self)
+        return ""
+
+    def _let_go(self) -> None:
+        self._shell.connect_deadlines.discard(self)
+        if self.socket is not None:
+            self._shell.reactor.close(self.socket)
+            self.socket = None
+        self.hung_up = False
+        self._outgoing = self._buffer = b""
+        self._interim = 0
+        self._answer_head = self._body = None
+
+    def _send_request(self) -> None:
+        assert self.socket is not None
+        try:
+            sent = self.socket.send(self._outgoing)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._next(str(error.strerror).lower())
+            return
+        self._outgoing = self._outgoing[sent:]
+        if not self._outgoing:
+            self._stage = Stage.ANSWER
+
+    # Its answer
+
+    def _read_answer(self) -> None:
+        """Read until the answer is whole, the server pauses, or it ends."""
+        while self.socket is not None and self._stage in (Stage.ANSWER, Stage.BODY):
+            try:
+                data = self.socket.recv(_ANSWER_READ_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._ended(str(error.strerror).lower())
+                return
+            if not data:
+                self._ended("closed without an answer")
+                return
+            if self._body is not None:
+                self._body.feed(data)
+                if self._body.complete:
+                    self._pass_on()
+                continue
+            self._buffer += data
+            try:
+                self._answer_came(full=len(data) == _ANSWER_READ_BYTES)
+            except InvalidAnswer as error:
+                self._next(error.problem)
+                return
+            if len(data) < _ANSWER_READ_BYTES and not self.hung_up:
+                return  # an event will tell of more
+
+    def _ended(self, failure: str) -> None:
+        if self._stage is Stage.BODY:
+            self._pass_on()
+        else:
+            self._next(failure)
+
+    def _answer_came(self, *, full: bool) -> None:
+        """Look at the answer if its head is whole.
+
+        Args:
+            full: whether more may wait in the kernel.
+
+        Raises:
+            InvalidAnswer: it is nothing a client may get.
+        """
+        while True:
+            end = self._buffer.find(b"\r\n\r\n") + 4
+            if (end if end > 3 else len(self._buffer)) > handshake.HEAD_LIMIT_BYTES:
+                raise InvalidAnswer(f"its answer has a head of more than {handshake.HEAD_LIMIT_BYTES} bytes")
+            if end == 3:
+                return
+            head = handshake.parse_response(self._buffer[:end])
+            if head.status == 101:
+                handshake.check_switch(head, self._opening.key)
+                self._stage = Stage.OVER
+                self._shell.connect_deadlines.discard(self)
+                self._opening.open(self, head, self._buffer[end:], more=full)
+                return
+            if head.status >= 200:
+                break
+            self._buffer = self._buffer[end:]  # an interim answer, such as 103
+            self._interim += 1
+            if self._interim > _INTERIM_LIMIT:
+                raise InvalidAnswer("it sends one interim answer after the other")
+        self._stage = Stage.BODY
+        self._answer_head = head
+        self._body = handshake.AnswerReader(self._buffer)
+        self._buffer = b""
+        if self._body.complete:
+            self._pass_on()
+
+    def _pass_on(self) -> None:
+        """The client gets what the server said instead of 101."""
+        assert self._answer_head is not None
+        assert self._body is not None
+        head, body = self._answer_head, self._body.body
+        self.stop()
+        self._opening.answered(self.server, head, body)
