@@ -224,8 +224,8 @@ def parse_request(data: bytes) -> RequestHead:
     method = "GET" if data.startswith(b"GET ") else "HEAD"
     if method == "HEAD" and not data.startswith(b"HEAD "):
         raise InvalidHead(405, "method", "Only GET is answered here.", ((b"Allow", b"GET, HEAD"),))
-    if data[len(method) + 1] == _SPACE:
-        raise InvalidHead(400, "malformed", "One space must stand between method and target.")
+    if data[len(method) + 1] == _SPACE or data[line_end - 10] == _SPACE:
+        raise InvalidHead(400, "malformed", "One space must stand on either side of the target.")
     sent: Sequence[Field] = list(found.fields.items())
     if not _whole(found.fields, data):
         every = _Collector()

@@ -100,6 +100,7 @@ HEADS = {
     "HTTP/0.9": (b"GET /\r\n\r\n", "505 http_version"),
     "HTTP/2.0 in words": (changed(first="GET / HTTP/2.0"), "505 http_version"),
     "HTTP/1.2": (changed(first="GET / HTTP/1.2"), "400 malformed"),
+    "RTSP": (changed(first="GET / RTSP/1.1"), "505 http_version"),
     # bodies
     "a length": (changed("Content-Length: 5"), "400 body"),
     "two lengths": (changed("Content-Length: 0", "Content-Length: 0"), "400 malformed"),
@@ -125,6 +126,7 @@ HEADS = {
     "an absolute target without a host": (changed(first="GET http:///x HTTP/1.1"), "400 host"),
     # grammar
     "two spaces after the method": (changed(first="GET  / HTTP/1.1"), "400 malformed"),
+    "two spaces before the version": (changed(first="GET /  HTTP/1.1"), "400 malformed"),
     "a space after the version": (changed(first="GET / HTTP/1.1 "), "400 malformed"),
     "a tab for a space": (changed(first="GET\t/ HTTP/1.1"), "405 method"),
     "a space before the colon": (changed("X-A : b"), "400 malformed"),
