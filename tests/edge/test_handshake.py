@@ -226,6 +226,12 @@ def test_hop_by_hop_fields_are_written_anew() -> None:
     assert not [line for line in built if line.lower().startswith(("x-secret", "keep-alive", "te:", "proxy"))]
 
 
+def test_the_fields_of_the_handshake_itself_are_passed_on_whatever_connection_lists() -> None:
+    built = request_lines("Connection: Sec-WebSocket-Key, sec-websocket-version")
+    assert f"Sec-WebSocket-Key: {KEY}" in built
+    assert "Sec-WebSocket-Version: 13" in built
+
+
 def test_what_a_client_claims_in_our_name_is_replaced() -> None:
     built = request_lines(
         "X-Forwarded-For: 6.6.6.6",
@@ -259,6 +265,14 @@ def test_a_proper_101_may_open_a_tunnel() -> None:
     built = handshake.switching_protocols(head)
     assert built.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
     assert b"Sec-WebSocket-Protocol: chat\r\n" in built
+
+
+def test_the_accept_reaches_the_client_whatever_connection_lists() -> None:
+    head = handshake.parse_response(answer(*SWITCH, "Connection: Sec-WebSocket-Accept, X-A", "X-A: b"))
+    handshake.check_switch(head, KEY.encode())
+    built = handshake.switching_protocols(head)
+    assert b"Sec-WebSocket-Accept: " in built
+    assert b"X-A" not in built
 
 
 @pytest.mark.parametrize(
