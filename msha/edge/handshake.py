@@ -443,7 +443,8 @@ class _GoesOn(dict[bytes, bool]):
 
     def __missing__(self, name: bytes) -> bool:
         lower = name.lower()
-        goes_on = lower not in self._dropped and not lower.startswith(self._prefixes)
+        # To CGI, and what came after it, "_" and "-" in a name are the same.
+        goes_on = lower not in self._dropped and not lower.replace(b"_", b"-").startswith(self._prefixes)
         if len(self) < _REMEMBERED_NAMES:
             self[name] = goes_on
         return goes_on
