@@ -131,7 +131,7 @@ class Asking:
         """Ask the next server; when there is none left, the client hears of it."""
         while True:
             if failure:
-                self._opening.failed(f"{self.server} {failure}")
+                self._opening.failed(self.server, failure)
             self._let_go()
             if not self._left:
                 self._stage = Stage.OVER

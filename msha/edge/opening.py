@@ -300,10 +300,10 @@ class Opening:
         assert self._head is not None
         return self._head.key
 
-    def failed(self, how: str) -> None:
+    def failed(self, server: str, how: str) -> None:
         """A back-source could not be had."""
-        self._record.add_tried(how)
-        self._shell.sessions.count("back_source_failed")
+        self._record.add_tried(f"{server} {how}")
+        self._shell.sessions.failed(server)
 
     def refused(self, status: int) -> None:
         """No back-source could be had."""
