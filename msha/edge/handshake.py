@@ -40,6 +40,7 @@ _SPACE = 0x20
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _ABSOLUTE = re.compile(r"(?:https?|wss?)://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECASE)
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode("ascii") for status in HTTPStatus
 }
@@ -372,9 +373,15 @@ def _parse_any_response(data: bytes) -> ResponseHead:
     version = parser.get_http_version()
     if not 100 <= status <= 599 or version not in ("1.0", "1.1"):
         raise InvalidAnswer(f"its answer has status {status} and HTTP version {version}")
+    if not data.startswith(b"HTTP/1.") or _CONTROL.search(found.phrase):
+        raise InvalidAnswer("its answer does not begin with a status line")
     if len(found.sent) > FIELD_LIMIT:
         raise InvalidAnswer(f"its answer has more than {FIELD_LIMIT} header fields")
-    return ResponseHead(status, version, found.phrase, found.sent)
+    head = ResponseHead(status, version, found.phrase, found.sent)
+    # Nobody asked for another coding, and a client could not know of it: the field ends here.
+    if status != 101 and any(coding.lower() != b"chunked" for coding in _values(head, b"transfer-encoding")):
+        raise InvalidAnswer("its answer has a transfer coding other than chunked")
+    return head
 
 
 def check_switch(head: ResponseHead, key: bytes) -> None:
