@@ -1,14 +1,13 @@
 /* A back-source: answers handshakes with 101, echoes frames, and pushes messages when told to.
  *
- *   back_source PORT...        listens on 127.0.0.1, prints "ready"
+ *   back_source PORT           listens on 127.0.0.1, prints "ready"
+ *   back_source PORT redirect  the same, but every handshake is answered 302: the generator's own ceiling
  *
  * Commands on standard input, one line of JSON on standard output for each:
  *
  *   stats                      how many sessions it has and had
  *   push COUNT RATE TICK BYTES  sends COUNT messages of BYTES, RATE a second in all, in steps of TICK microseconds,
  *                              to its sessions in turn; says so when the last is sent
- *
- * It stands for the generator's own ceiling as well (no edge between): ids from 5998 on are answered 302.
  */
 #define _GNU_SOURCE
 #include "wire.h"
@@ -24,7 +23,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
-enum { EVENTS = 64, READ_BYTES = 1 << 17, HEAD_LIMIT = 8192, PUSH_LIMIT = 4096, FOREIGN_FROM = 5998 };
+enum { EVENTS = 64, READ_BYTES = 1 << 17, HEAD_LIMIT = 8192, PUSH_LIMIT = 4096 };
 enum state { NONE, LISTENING, HEAD, OPEN, ENDING };
 
 struct session {
@@ -43,7 +42,7 @@ struct session {
 };
 
 static struct session *sessions;
-static int *open_fds, open_count, descriptor_limit, epoll_fd, timer_fd = -1;
+static int *open_fds, open_count, descriptor_limit, epoll_fd, timer_fd = -1, redirecting;
 static uint64_t accepted, refused;
 static char in[READ_BYTES], out[READ_BYTES + 64];
 
@@ -170,9 +169,9 @@ static void on_head(int fd, const char *data, size_t size)
         return;
     }
     char answer[512], accept[ACCEPT_CHARS + 1];
-    const char *key = strcasestr(s->head, "\r\nsec-websocket-key:"), *id = strcasestr(s->head, "\r\nrouterid:");
+    const char *key = strcasestr(s->head, "\r\nsec-websocket-key:");
     const char *target = strchr(s->head, ' '), *target_end = target ? strchr(target + 1, ' ') : NULL;
-    if (id && atoi(id + 11) >= FOREIGN_FROM && target_end) {
+    if (redirecting && target_end) {
         int length = snprintf(answer, sizeof answer,
             "HTTP/1.1 302 Found\r\nLocation: http://unbj.websocket.test:8102%.*s\r\nContent-Length: 0\r\n"
             "Connection: close\r\n\r\n", (int)(target_end - target - 1), target + 1);
@@ -315,7 +314,12 @@ int main(int argc, char **argv)
     setvbuf(stdout, NULL, _IOLBF, 0);
     signal(SIGPIPE, SIG_IGN);
     watch(0, EPOLLIN, EPOLL_CTL_ADD);
-    for (int i = 1; i < argc; i++) listen_on(atoi(argv[i]));
+    if (argc < 2) {
+        fputs("usage: back_source PORT [redirect]\n", stderr);
+        return 2;
+    }
+    redirecting = argc > 2 && !strcmp(argv[2], "redirect");
+    listen_on(atoi(argv[1]));
     puts("ready");
     struct epoll_event events[EVENTS];
     for (;;) {

@@ -168,9 +168,9 @@ class Program:
         return line.strip()
 
 
-def back_source(port: int, core: int | None, nice: int = 0) -> Program:
-    """A running back-source."""
-    return Program("back_source", port, core=core, nice=nice)
+def back_source(port: int, core: int | None, nice: int = 0, *, redirects: bool = False) -> Program:
+    """A running back-source; one that redirects every handshake stands for an edge that costs nothing."""
+    return Program("back_source", port, *(["redirect"] if redirects else []), core=core, nice=nice)
 
 
 def load(port: int, core: int | None, path: str = "/im", nice: int = 0) -> Program:

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from bench.candidates import Kind, Msha, Place, Running
+from bench.candidates import Direct, Kind, Msha, Place, Running
 from bench.measuring import Cpu, private_bytes
 from bench.programs import Cores, Program, back_source, free_port, load, wait_until
 from bench.snapshots import CENTER_IDS, UNBJ_IDS
@@ -54,6 +54,8 @@ class Stage:
         self._ports = {MAIN_PATH: free_port(), PROBE_PATH: free_port()}
         self.back_source = back_source(self._ports[MAIN_PATH], cores.load)
         self.probed = back_source(self._ports[PROBE_PATH], cores.load, _PROBE_NICE)
+        self.redirector_port = free_port()
+        self._redirector = back_source(self.redirector_port, cores.edge, redirects=True)
 
     def __enter__(self) -> Self:
         return self
@@ -61,8 +63,8 @@ class Stage:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.back_source.__exit__(kind, error, trace)
-        self.probed.__exit__(kind, error, trace)
+        for program in (self.back_source, self.probed, self._redirector):
+            program.__exit__(kind, error, trace)
 
     def place(self, name: str, *, pinned: bool = True) -> Place:
         """Where a candidate of that name runs."""
@@ -72,6 +74,11 @@ class Stage:
     def load(self, running: Running, path: str = "/im", nice: int = 0) -> Program:
         """A generator whose target is the candidate."""
         return load(running.port, self.cores.load, path, nice)
+
+    def redirected(self, running: Running) -> Program:
+        """A generator whose target redirects: the candidate, or what answers where there is none."""
+        port = self.redirector_port if isinstance(running, Direct) else running.port
+        return load(port, self.cores.load)
 
     def quiet(self) -> None:
         """No session is left from what was before."""
@@ -101,7 +108,7 @@ def per_operation(answer: Mapping[str, Any], cpu: Cpu, operations: float | None 
 
 def redirect(stage: Stage, running: Running, kind: Kind) -> Sample:
     """A connection, a handshake for an id of the other unit, a 302; the client closes when it has it all."""
-    with stage.load(running) as client:
+    with stage.redirected(running) as client:
         client.ask("redirect", stage.scale.warm_s, CONCURRENT, *UNBJ_IDS)
         return per_operation(
             *taken(running, lambda: client.ask("redirect", stage.scale.seconds, CONCURRENT, *UNBJ_IDS))
