@@ -158,7 +158,7 @@ class _Collector:
         self.sent.append((name, value.strip(b" \t")))
 
     def on_body(self, data: bytes) -> None:
-        if self.size < ANSWER_LIMIT_BYTES:
+        if not self.complete and self.size < ANSWER_LIMIT_BYTES:
             self.body.append(data[: ANSWER_LIMIT_BYTES - self.size])
         self.size += len(data)
 
@@ -422,7 +422,7 @@ class AnswerReader:
         """Take further bytes; what breaks the framing ends the body."""
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):  # the latter in a second answer
             self._found.complete = True
 
     @property

@@ -335,3 +335,10 @@ def test_a_chunked_body_is_unwrapped() -> None:
     for byte in b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n":
         reader.feed(bytes([byte]))
     assert (reader.complete, reader.body) == (True, b"abcde")
+
+
+@pytest.mark.parametrize("second", ["HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", None])
+def test_an_answer_behind_the_answer_is_not_part_of_it(second: str | None) -> None:
+    first = b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno"
+    reader = handshake.AnswerReader(first + (second.encode() if second is not None else answer(*SWITCH)))
+    assert (reader.complete, reader.body) == (True, b"no")
