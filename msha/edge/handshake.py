@@ -500,7 +500,7 @@ def _going_on(head: RequestHead | ResponseHead, goes_on: _GoesOn) -> list[Field]
     if head.fields.get(b"connection", b"").lower() == b"upgrade" and b"connection" not in head.repeated:
         return fields
     listed = {token.strip().lower() for value in _values(head, b"connection") for token in value.split(b",")}
-    listed = {name for name in listed if not name.startswith(b"sec-websocket-")}  # without, there is no handshake
+    listed = {name for name in listed if not name.startswith(b"sec-websocket-")}  # they are the handshake
     return [field for field in fields if field[0].lower() not in listed]
 
 
