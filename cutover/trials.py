@@ -128,6 +128,6 @@ def _request(reader: RouterIdReader, host: str, path: str, unit_type: str, text:
 
 def _question(node: EdgeNode, request: Request) -> Question:
     target = f"{request.path}?{request.query}" if request.query else request.path
-    headers = {name.decode(): value.decode() for name, value in request.headers if name != b"host"}
+    headers = {name.decode(): value.decode() for name, value in request.fields.items() if name != b"host"}
     params = {"host": request.host, "target": target, "headers": headers}
     return Question(node, Probe.Kind.HANDSHAKE, params)
