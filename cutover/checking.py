@@ -17,13 +17,13 @@ from django.db.models import F, Q
 from django.utils import timezone, translation
 from django.utils.translation import gettext
 
-from cutover import jobs, plans, probing, rules, sentences
+from cutover import jobs, plans, rules, sentences
 from cutover.drafts import claim_editable
 from cutover.errors import Refused
 from cutover.models import Check, Cutover, CutoverEvent
 from cutover.prechecks import BY_KEY, PRECHECKS, Precheck, Scene, Verdict
 from msha.steering.errors import MshaError
-from units import audit, publishing
+from units import audit, probing, publishing
 
 #: Nobody has begun with a pending check by then: no worker runs. The console does it itself.
 PICKED_UP_WITHIN = timedelta(seconds=3)

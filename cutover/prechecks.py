@@ -16,7 +16,6 @@ from django.utils.translation import gettext_lazy as _
 from cutover import previews, rules
 from cutover.errors import InvalidChange
 from cutover.models import Cutover
-from cutover.probing import Answer, Question
 from cutover.rules import Document
 from cutover.trials import Trial, trials
 from domains import dns
@@ -25,6 +24,7 @@ from msha.steering.errors import InvalidSnapshot
 from msha.steering.ranges import MovedIds
 from units import publishing
 from units.models import EdgeNode, Probe
+from units.probing import Answer, Question
 
 #: Clocks further apart than this make times on pages and in logs misleading.
 CLOCK_SKEW_LIMIT_MS = 500

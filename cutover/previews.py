@@ -10,14 +10,14 @@ from django.db import transaction
 from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 
-from cutover import probing, rules
+from cutover import rules
 from cutover.drafts import claim_editable
 from cutover.models import Cutover, CutoverEvent
 from cutover.rules import Change, Document, UnitTypeDict
 from msha.steering.diff import Row, rule_text, side_by_side
 from msha.steering.phases import reads_differently, table_of
 from msha.steering.ranges import MovedIds
-from units import audit, publishing
+from units import audit, probing, publishing
 from units.models import EdgeNode, Probe, Unit
 
 #: A node that does not count its sessions within this time is named in the preview instead.

@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from django.utils.translation import gettext
 
-from cutover.probing import Answer, Question
 from cutover.rules import Document
 from msha.steering import snapshot as steering
 from msha.steering.decision import Decision, Redirect, Refuse, Request, Tunnel, decide
@@ -17,6 +16,7 @@ from msha.steering.errors import InvalidRouterId
 from msha.steering.ranges import MovedIds
 from msha.steering.router_id import RouterIdReader, SourceKind
 from units.models import EdgeNode, Probe
+from units.probing import Answer, Question
 
 #: How many texts are tried to find one that reads as a wanted id, where a hash stands between the two.
 SEARCH_LIMIT = 200_000

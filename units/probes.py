@@ -1,19 +1,15 @@
-"""Questions that the console asks a node over its control stream: prechecks use them, the node answers.
+"""What becomes of a question to a node on its control stream: claimed, sent, answered, or too late.
 
-A probe is a row: whoever asks creates it and looks at it again; whichever console holds the node's stream
-sends it.
+A probe is a row: whoever asks (`units.probing`) creates it and looks at it again; whichever console holds the
+node's stream sends it.
 """
 
 from datetime import timedelta
-from functools import partial
-from typing import Any
 
-from django.db import transaction
 from django.utils import timezone
 
 from msha.steering import wire
 from units.models import EdgeNode, Probe
-from units.nudge import nudge_namespace
 from units.signals import announce, node_reported
 
 #: A probe that nobody could send for so long is not sent any more.
@@ -23,19 +19,12 @@ EXPIRE_AFTER = timedelta(seconds=30)
 KEPT = timedelta(days=1)
 
 
-def ask(node: EdgeNode, kind: Probe.Kind, params: dict[str, Any] | None = None) -> Probe:
-    """The probe, pending; it is sent at once if the node's stream is up."""
-    expire()  # here, because nothing else makes rows: no sweep of its own is needed
-    probe = Probe.objects.create(node=node, kind=kind, params=params or {})
-    transaction.on_commit(partial(nudge_namespace, node.namespace_id), robust=True)
-    return probe
-
-
 def claim(node_id: int) -> list[Probe]:
     """The pending probes of the node, each marked as sent: another connection does not send it again."""
     claimed = []
     young = timezone.now() - SEND_WITHIN
-    for probe in Probe.objects.filter(node_id=node_id, state=Probe.State.PENDING, created__gte=young)[:20]:
+    waiting = Probe.objects.filter(node_id=node_id, state=Probe.State.PENDING, created__gte=young)
+    for probe in waiting.order_by("pk")[:20]:  # what was asked first is sent first
         if Probe.objects.filter(pk=probe.pk, state=Probe.State.PENDING).update(state=Probe.State.SENT):
             claimed.append(probe)
     return claimed

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from cutover import jobs, previews, probing
+from cutover import jobs, previews
 from tests.cutover.builders import Scene, make_scene
 from tests.cutover.oracle import check_publish
-from units import publishing
+from units import probing, publishing
 
 
 @pytest.fixture(autouse=True)

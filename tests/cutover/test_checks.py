@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from cutover import checking, previews, probing, services
+from cutover import checking, previews, services
 from cutover.errors import Refused
 from cutover.models import Check, Cutover
 from cutover.prechecks import PRECHECKS
@@ -15,7 +15,7 @@ from msha.demo.ports import free_ports
 from tests.cutover.answering import answering, well
 from tests.cutover.builders import NEW_RANGES, Scene, make_checked, make_draft, make_scene, make_started
 from tests.units.builders import a_config, publish_config
-from units import publishing
+from units import probing, publishing
 from units.models import AuditEvent, EdgeNode, Namespace, Probe
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -19,7 +19,7 @@ from tests.units.builders import (
 )
 from tests.units.conftest import Consoles
 from tests.units.node_client import NodeClient
-from units import enrolment, probes
+from units import enrolment, probing
 from units.consumers import CLOSE_NOT_UNDERSTOOD, CLOSE_SILENT
 from units.enrolment import CLOSE_LATER
 from units.models import EdgeNode, Probe, Unit
@@ -228,7 +228,7 @@ def test_a_probe_is_sent_once_and_its_answer_stored(console_url: str, unit: Unit
     with NodeClient(console_url, token.text) as client:
         client.hello()
         client.status()
-        asked = probes.ask(node, Probe.Kind.ECHO, {"a": 1})
+        (asked,) = probing.ask([probing.Question(node, Probe.Kind.ECHO, {"a": 1})]).probes
         request = client.expect(wire.ProbeRequest)
         assert (request.probe, request.kind, request.params) == (asked.pk, "echo", {"a": 1})
         client.say(wire.ProbeResult(asked.pk, {"ok": True, "ms": 1}))

@@ -3,10 +3,13 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from django.db import transaction
 from django.utils import timezone
 
+from units import probes
 from units.models import EdgeNode, Probe
 from units.nudge import nudge_namespace
 
@@ -57,13 +60,14 @@ class Asked:
 
 def ask(questions: Sequence[Question], deadline_s: float | None = None) -> Asked:
     """The questions are on their way; they may be answered within `deadline_s` (`DEADLINE_S`)."""
+    probes.expire()  # here, because nothing else makes rows: no sweep of its own is needed
     deadline = time.monotonic() + (DEADLINE_S if deadline_s is None else deadline_s)
-    probes = Probe.objects.bulk_create(
+    asked = Probe.objects.bulk_create(
         [Probe(node=question.node, kind=question.kind, params=question.params) for question in questions]
     )
     for namespace_id in {question.node.namespace_id for question in questions}:
-        nudge_namespace(namespace_id)
-    return Asked(probes, deadline)
+        transaction.on_commit(partial(nudge_namespace, namespace_id), robust=True)
+    return Asked(asked, deadline)
 
 
 def _ms(probe: Probe) -> float:
