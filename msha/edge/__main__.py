@@ -13,7 +13,16 @@ from msha.edge.breakglass import BreakGlass, read_snapshot, refuse_buried
 from msha.edge.control import InvalidControl, control_url, read_token
 from msha.edge.leaving import leave
 from msha.edge.logs import complain, log_to_stderr
-from msha.edge.process import EdgeProcess, Exit, InvalidBind, Options, WorkerCommand, parse_bind, reserve
+from msha.edge.process import (
+    EdgeProcess,
+    Exit,
+    InvalidBind,
+    Options,
+    WorkerCommand,
+    listen_for_scrapes,
+    parse_bind,
+    reserve,
+)
 from msha.edge.state import ControlAddress, StateDirectory
 from msha.steering.errors import InvalidSnapshot, MshaError
 
@@ -61,6 +70,9 @@ def parser() -> argparse.ArgumentParser:
         "--leave-on-exit", action="store_true", help="SIGTERM leaves for good: no restart by file"
     )
     run.add_argument("--access-log", default="-", metavar="-|FILE|off", help="default: - (stderr)")
+    run.add_argument(
+        "--metrics-bind", metavar="HOST:PORT", help="where Prometheus reads /metrics; default: nowhere"
+    )
     gone = commands.add_parser(
         "leave", help="leave for good: the node counts no more and needs a new enrolment"
     )
@@ -146,6 +158,7 @@ def _options(options: argparse.Namespace, lock_fd: int | None = None) -> Options
         drain_s=options.drain_s,
         leave_on_exit=options.leave_on_exit,
         worker_command=worker_command(options.access_log, lock_fd),
+        metrics=listen_for_scrapes(*parse_bind(options.metrics_bind)) if options.metrics_bind else None,
     )
 
 

@@ -19,6 +19,7 @@ from msha.edge import probes
 from msha.edge.control import DIAL_TIMEOUT_S, ControlClient, Turned
 from msha.edge.leaving import not_told, say_left_patiently
 from msha.edge.messages import Outcome
+from msha.edge.metrics import Standing
 from msha.edge.parking import must_park
 from msha.edge.process import EdgeProcess, Exit, Options, Stop, software
 from msha.edge.state import ControlAddress, Description, Identity, StateDirectory, Stored, Tombstone
@@ -91,6 +92,21 @@ class Agent(EdgeProcess):
         self._read_disk()
 
     # ---- the process
+
+    def standing(self) -> Standing:
+        has, identity = self.snapshot, self.identity
+        return Standing(
+            unit=identity.unit if identity else "",
+            node=identity.node if identity else "",
+            version=has.version if has else 0,
+            epoch=has.epoch if has else -1,
+            refused=self.refused is not None,
+            in_sync=self.client.in_sync,
+            connected=self.client.connected,
+            listening=self._listening,
+            parked=self._parked,
+            draining=self.draining,
+        )
 
     def works(self) -> list[Coroutine[Any, Any, None]]:
         if self.identity is not None:

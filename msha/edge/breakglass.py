@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from msha.edge.metrics import Standing
 from msha.edge.process import EdgeProcess, Exit, Options, Stop
 from msha.edge.state import StateDirectory, UnusableDirectory
 from msha.edge.workers import NotApplied, Order
@@ -75,6 +76,23 @@ class BreakGlass(EdgeProcess):
         self._unit = unit
         self._first = first
         self._wanted = asyncio.Event()
+        self._applied: Snapshot | None = None
+        self._refused = False
+
+    def standing(self) -> Standing:
+        has, listening = self._applied, self.fleet is not None and self.fleet.listening
+        return Standing(
+            unit=self._unit,
+            node="",
+            version=has.version if has else 0,
+            epoch=has.epoch if has else -1,
+            refused=self._refused,
+            in_sync=has is not None,
+            connected=None,
+            listening=listening,
+            parked=False,
+            draining=self.draining,
+        )
 
     def works(self) -> list[Coroutine[Any, Any, None]]:
         return [self._obey()]
@@ -92,6 +110,7 @@ class BreakGlass(EdgeProcess):
             except NotApplied as error:
                 self.stop(Stop(Exit.FAILED, str(error)))
                 return
+            self._applied, self._refused = snapshot, False
             log.info("applied", version=snapshot.version, digest=snapshot.digest, epoch=snapshot.epoch)
             fleet.listen()
             snapshot, body = await self._next()
@@ -103,4 +122,5 @@ class BreakGlass(EdgeProcess):
             try:
                 return read_snapshot(self._path, self._unit)
             except InvalidSnapshot as error:
+                self._refused = True
                 log.error("file_refused", path=str(self._path), reason=str(error))

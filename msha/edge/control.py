@@ -390,6 +390,11 @@ class ControlClient:
         """Whether the console has welcomed the node on a connection that is still open."""
         return self.connection is not None and self.connection.welcomed
 
+    @property
+    def in_sync(self) -> bool:
+        """Whether the console has confirmed lately that what is applied is the newest."""
+        return self.connection is not None and self._clock() < self.connection.synchrony.until
+
     async def close(self, timeout_s: float) -> None:
         """What was sent has left, the conversation is over, and no other is begun."""
         self._finished.set()

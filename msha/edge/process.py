@@ -10,18 +10,23 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import structlog
 
 from msha.edge.logs import complain
-from msha.edge.workers import Fleet
+from msha.edge.metrics import NodeMetrics, Standing, of_workers
+from msha.edge.metrics_server import MetricsServer
+from msha.edge.workers import Fleet, Stats
 from msha.steering.errors import Terminal
 
 #: A drain that the workers do not report as finished is ended this long after its time.
 DRAIN_GRACE_S = 2.0
 TICK_S = 1.0
+#: A scrape waits so long for workers that are too busy to answer, then takes what they said last.
+FIGURES_S = 0.5
 
 log = structlog.get_logger("msha.edge.agent")
 
@@ -55,12 +60,14 @@ class Options:
 
     Attributes:
         drain_s: how long a drain may take, in seconds.
+        metrics: a socket that listens for scrapes, if they are wanted.
     """
 
     workers: int
     drain_s: float
     leave_on_exit: bool
     worker_command: WorkerCommand
+    metrics: socket.socket | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +135,25 @@ def reserve(host: str, port: int) -> socket.socket:
     return reserved
 
 
+def listen_for_scrapes(host: str, port: int) -> socket.socket:
+    """A listening socket for the metrics, which nobody shares.
+
+    Raises:
+        InvalidBind: the port is taken, or the address is not of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise InvalidBind(format_address(host, port), f"{error.strerror}.") from error
+    return listener
+
+
+@cache
 def software() -> str:
     """Name and version of this program."""
     try:
@@ -187,7 +213,10 @@ class EdgeProcess:
     async def serve(self) -> int:
         """The exit code, once the process has ended its work and its workers."""
         with self._signals():
-            tasks = [asyncio.create_task(work) for work in (*self.works(), self._tick_forever())]
+            works = [*self.works(), self._tick_forever()]
+            if self.options.metrics is not None:
+                works.append(MetricsServer(self.options.metrics, self.metrics).run())
+            tasks = [asyncio.create_task(work) for work in works]
             try:
                 await self._until_stopped(tasks)
                 return await self.finish()
@@ -201,6 +230,29 @@ class EdgeProcess:
     def works(self) -> list[Coroutine[Any, Any, None]]:
         """What runs from the start to the end of the process."""
         raise NotImplementedError
+
+    def standing(self) -> Standing:
+        """How the node stands now."""
+        raise NotImplementedError
+
+    async def metrics(self) -> NodeMetrics:
+        """What a scrape is told."""
+        fleet = self.fleet
+        if fleet is not None:
+            await fleet.report(FIGURES_S)
+        return NodeMetrics(
+            software=software(),
+            standing=self.standing(),
+            stats=fleet.totals() if fleet else Stats(),
+            workers=of_workers(fleet, asyncio.get_running_loop().time()) if fleet else (),
+            wanted=self.options.workers,
+            crashes=fleet.crashes if fleet else 0,
+        )
+
+    @property
+    def draining(self) -> bool:
+        """Whether the process has been told to end."""
+        return self._stopping.is_set()
 
     def ticked(self) -> None:
         """A second has passed."""

@@ -20,6 +20,7 @@ def snapshot(
     server: str = "127.0.0.1:9",
     moved: list[list[Any]] | None = None,
     comment: str = "",
+    ranges: dict[str, list[str]] | None = None,
 ) -> Published:
     """A snapshot whose every URI leads to one server in both units.
 
@@ -27,6 +28,7 @@ def snapshot(
         phase: of the running cutover; None for a plain table.
         new: the table after the move instead of the one before it.
         comment: makes another content of the same version.
+        ranges: a table of the test's own.
     """
     uri = {
         "path": "/",
@@ -44,5 +46,5 @@ def snapshot(
         }
     config = make_config(make_domain(uris=[uri]))
     config["limits"] = {"comment": comment} if comment else {}
-    rule = make_rule(make_unit_type(NEW if new else OLD), epoch=epoch, cutover=running)
+    rule = make_rule(make_unit_type(ranges or (NEW if new else OLD)), epoch=epoch, cutover=running)
     return publish(config, rule, version)
