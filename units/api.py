@@ -1,13 +1,15 @@
 """The API of the platform: namespaces, versions, edge nodes, sessions, audit."""
 
 import json
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from django.http import HttpRequest
-from ninja import Query, Router, Schema
+from ninja import Field, Query, Router, Schema
 
 from msha.steering.diff import Change, compare, document_text
+from units import messages
 from units.access import NotFound, namespace_for, require
 from units.models import AuditEvent, EdgeNode, Namespace, Snapshot, Unit
 
@@ -109,6 +111,33 @@ class Sessions(Schema):
     units: list[UnitSessions]
 
 
+class MessageIn(Schema):
+    text: str = Field(description="At most 16 KiB of UTF-8; sessions get it as one text message.")
+    unit_type: str = Field("", description="Default: the namespace's default unit type.")
+    ids: list[int] = Field([], description="As the rule knows them, after the transforms.")
+    ranges: list[str] = Field([], description="As 0~99.")
+    all: bool = Field(False, description="Every session of the unit type, also those without a routerId.")
+
+
+class NodeTold(Schema):
+    node: str
+    unit: str
+    reached: bool
+    delivered: int
+    queued: int
+    skipped: dict[str, int]
+    problem: str
+
+
+class MessageSent(Schema):
+    namespace: str
+    to: str
+    delivered: int
+    queued: int
+    skipped: dict[str, int]
+    nodes: list[NodeTold]
+
+
 class AuditOut(Schema):
     id: int
     at: datetime
@@ -185,6 +214,26 @@ def sessions(request: HttpRequest, namespace: str) -> dict[str, Any]:
     found = Unit.objects.filter(namespace=row).order_by("position", "code").prefetch_related("edgenodes")
     units = [_unit_sessions(unit) for unit in found]
     return {"namespace": row.name, "total": sum(unit["sessions"] for unit in units), "units": units}
+
+
+@router.post(
+    "/namespaces/{namespace}/messages",
+    response=MessageSent,
+    summary="Send a text to open sessions, at most once",
+)
+def send_message(request: HttpRequest, namespace: str, body: MessageIn) -> dict[str, Any]:
+    """Name either ids, or ranges, or all. Sessions that open later do not get it."""
+    row = namespace_for(request, namespace, "units.send_message")
+    to = messages.addressees(row, body.unit_type, ids=body.ids, ranges=body.ranges, everybody=body.all)
+    sent = messages.send(row, to, body.text, request.user)
+    return {
+        "namespace": row.name,
+        "to": str(to),
+        "delivered": sent.delivered,
+        "queued": sent.queued,
+        "skipped": sent.skipped,
+        "nodes": [asdict(told) for told in sent.nodes],
+    }
 
 
 @router.get("/namespaces/{namespace}/audit", response=Audit, summary="Who did what, newest first")

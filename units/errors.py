@@ -18,6 +18,13 @@ class Refused(Terminal):
 
 
 @dataclass(eq=False)
+class Unsendable(Refused):
+    """A message that cannot be sent, with the part of the order that is at fault."""
+
+    place: str
+
+
+@dataclass(eq=False)
 class VersionConflict(Transient):
     """Somebody published between reading and publishing."""
 

@@ -110,6 +110,7 @@ class Namespace(Dated):
         verbose_name = _("namespace")
         verbose_name_plural = _("namespaces")
         ordering = ("name",)
+        permissions = [("send_message", _("Can send messages to sessions"))]
         constraints = [
             models.CheckConstraint(
                 condition=Q(key_min__lte=F("key_max")),
@@ -486,6 +487,7 @@ class Probe(models.Model):
         HANDSHAKE = "handshake", _("trial handshake")
         BACK_SOURCE = "back_source", _("back-source handshake")
         COUNT = "count", _("count of live sessions")
+        SEND = "send", _("message to sessions")
 
     class State(models.TextChoices):
         PENDING = "pending", _("pending")

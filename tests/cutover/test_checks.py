@@ -12,8 +12,8 @@ from cutover.errors import Refused
 from cutover.models import Check, Cutover
 from cutover.prechecks import PRECHECKS
 from msha.demo.ports import free_ports
-from tests.cutover.answering import answering, well
 from tests.cutover.builders import NEW_RANGES, Scene, make_checked, make_draft, make_scene, make_started
+from tests.support.answering import answering, well
 from tests.units.builders import a_config, publish_config
 from units import probing, publishing
 from units.models import AuditEvent, EdgeNode, Namespace, Probe

@@ -6,8 +6,8 @@ import pytest
 
 from cutover import previews, services
 from cutover.models import Cutover
-from tests.cutover.answering import answering, well
 from tests.cutover.builders import NEW_RANGES, Scene, make_draft, make_scene
+from tests.support.answering import answering, well
 from units.models import Probe
 
 pytestmark = pytest.mark.django_db(transaction=True)
