@@ -7,7 +7,7 @@ do not is checked here.
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha1
@@ -36,10 +36,13 @@ Field = tuple[bytes, bytes]
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _ACCEPT = b"sec-websocket-accept"
 _EXTENSIONS = b"sec-websocket-extensions"
-_SPACE = 0x20
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-_ABSOLUTE = re.compile(r"(?:https?|wss?)://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNORECASE)
+#: Method, authority of an absolute target, path, query, minor version; printable ASCII without ``#``.
+_REQUEST_LINE = re.compile(
+    rb"(GET|HEAD) (?=[/HWhw])(?:(?i:https?|wss?)://([^/?# ]*)(?=[/? ]))?"
+    rb"(/[!-\"$->@-~]*)?(?:\?([!-\"$-~]*))? HTTP/1\.([01])\r\n"
+)
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode("ascii") for status in HTTPStatus
@@ -109,13 +112,16 @@ class RequestHead(Request):
 
     __slots__ = ("key", "method", "sent", "version")
 
-    def __init__(self, method: str, version: str, target: bytes, sent: Sequence[Field]) -> None:
-        self.method = method
-        self.version = version
+    def __init__(self, line: re.Match[bytes], sent: Collection[Field]) -> None:
+        method, authority, path, query, version = line.groups()
+        self.method = "GET" if method == b"GET" else "HEAD"
+        self.version = "1.1" if version == b"1" else "1.0"
         self.sent = sent
         self.fields, self.repeated = _lower(sent)
         self.key = self.fields.get(b"sec-websocket-key", b"")
-        self.host, self.path, self.query = _place(target, self)
+        self.path = path.decode("ascii") if path else "/"
+        self.query = query.decode("ascii") if query else ""
+        self.host = _host_of(self, authority)
 
 
 class ResponseHead:
@@ -123,7 +129,7 @@ class ResponseHead:
 
     __slots__ = ("fields", "phrase", "repeated", "sent", "status", "version")
 
-    def __init__(self, status: int, version: str, phrase: bytes, sent: Sequence[Field]) -> None:
+    def __init__(self, status: int, version: str, phrase: bytes, sent: Collection[Field]) -> None:
         self.status = status
         self.version = version
         self.phrase = phrase
@@ -131,7 +137,7 @@ class ResponseHead:
         self.fields, self.repeated = _lower(sent)
 
 
-def _lower(sent: Sequence[Field]) -> tuple[dict[bytes, bytes], Mapping[bytes, Sequence[bytes]]]:
+def _lower(sent: Collection[Field]) -> tuple[dict[bytes, bytes], Mapping[bytes, Sequence[bytes]]]:
     """The fields by their lower-case names, as a :class:`Request` has them."""
     fields = {name.lower(): value for name, value in sent}
     if len(fields) == len(sent):
@@ -167,24 +173,21 @@ class _Collector:
 
 
 class _Shortcut:
-    """Receives what httptools finds in nearly every head, at half the cost of a :class:`_Collector`.
+    """Receives the fields of nearly every head, at half the cost of a :class:`_Collector`.
 
-    The callbacks are methods of the containers themselves, so no Python code runs for a field. A dict keeps
-    one of several fields of the same name, which :func:`_whole` notices.
+    The callback is a method of the container itself, so no Python code runs for a field. A dict keeps one of
+    several fields of the same name, which :func:`_whole` notices.
     """
 
-    __slots__ = ("fields", "on_header", "on_url", "targets")
+    __slots__ = ("on_header",)
 
-    def __init__(self) -> None:
-        self.fields: dict[bytes, bytes] = {}
-        self.targets: list[bytes] = []
-        self.on_header = self.fields.__setitem__
-        self.on_url = self.targets.append
+    def __init__(self, fields: dict[bytes, bytes]) -> None:
+        self.on_header = fields.__setitem__
 
 
 def _whole(fields: dict[bytes, bytes], data: bytes) -> bool:
     """Whether these are the fields of the head as they are to be read: none twice, no space after a value."""
-    return len(fields) == data.count(b"\r\n") - 2 and b" \r\n" not in data and b"\t\r\n" not in data
+    return len(fields) == data.count(b"\r\n") - 2 and b" \r" not in data and b"\t\r" not in data
 
 
 def head_end(data: bytes, seen: int = 0) -> int | None:
@@ -196,14 +199,14 @@ def head_end(data: bytes, seen: int = 0) -> int | None:
     Raises:
         InvalidHead: it can only become worse: too long, or not HTTP by its first byte or line end.
     """
-    found = data.find(b"\r\n\r\n", max(0, seen - 3))
+    found = data.find(b"\r\n\r\n", seen - 3 if seen > 3 else 0)
     end = found + 4 if found >= 0 else len(data)
     if not 65 <= data[0] <= 90:
         raise InvalidHead(400, "not_http", "The connection does not begin with an HTTP request.")
-    begin = max(0, seen - 1)
-    if data[begin : begin + 1] == b"\n":
-        begin += 1
-    stop = min(end, HEAD_LIMIT_BYTES)
+    begin = 0
+    if seen:
+        begin = seen if data[seen - 1 : seen] == b"\n" else seen - 1
+    stop = end if end < HEAD_LIMIT_BYTES else HEAD_LIMIT_BYTES
     if data.count(b"\n", begin, stop) != data.count(b"\r\n", begin, stop):
         raise InvalidHead(400, "bare_line_feed", "The lines of the request must end with CR LF.")
     if end > HEAD_LIMIT_BYTES or (found < 0 and end == HEAD_LIMIT_BYTES):
@@ -217,31 +220,40 @@ def parse_request(data: bytes) -> RequestHead:
     Raises:
         InvalidHead: the grammar or one of the rules for every request is broken.
     """
-    found = _Shortcut()
-    _feed_request(found, data)
-    line_end = data.find(b"\r\n")
-    if data[line_end - 9 : line_end - 1] != b" HTTP/1." or data[line_end - 1] not in b"01":
-        raise InvalidHead(505, "http_version", "Use HTTP/1.1.")
-    method = "GET" if data.startswith(b"GET ") else "HEAD"
-    if method == "HEAD" and not data.startswith(b"HEAD "):
-        raise InvalidHead(405, "method", "Only GET is answered here.", ((b"Allow", b"GET, HEAD"),))
-    if data[len(method) + 1] == _SPACE or data[line_end - 10] == _SPACE:
-        raise InvalidHead(400, "malformed", "One space must stand on either side of the target.")
-    sent: Sequence[Field] = list(found.fields.items())
-    if not _whole(found.fields, data):
+    fields: dict[bytes, bytes] = {}
+    _feed_request(_Shortcut(fields), data)
+    line = _REQUEST_LINE.match(data)
+    if line is None:
+        raise _invalid_line(data)
+    sent: Collection[Field] = fields.items()
+    if not _whole(fields, data):
         every = _Collector()
         _feed_request(every, data)
         sent = every.sent
     if len(sent) > FIELD_LIMIT:
         raise InvalidHead(431, "too_many_fields", f"The request has more than {FIELD_LIMIT} header fields.")
-    version = data[line_end - 3 : line_end].decode("ascii")
-    head = RequestHead(method, version, b"".join(found.targets), sent)
-    fields = head.fields
-    if b"transfer-encoding" in fields or fields.get(b"content-length", b"0") != b"0":
+    head = RequestHead(line, sent)
+    if b"transfer-encoding" in head.fields or head.fields.get(b"content-length", b"0") != b"0":
         raise InvalidHead(400, "body", "The request must not have a body.")
     if head.repeated:
         _check_repeated(head)
     return head
+
+
+def _invalid_line(data: bytes) -> InvalidHead:
+    """What is wrong with a request line that httptools lets pass."""
+    line = data[: data.find(b"\r\n")]
+    if line[-9:-1] != b" HTTP/1." or line[-1] not in b"01":
+        return InvalidHead(505, "http_version", "Use HTTP/1.1.")
+    if not line.startswith((b"GET ", b"HEAD ")):
+        return InvalidHead(405, "method", "Only GET is answered here.", ((b"Allow", b"GET, HEAD"),))
+    if line.count(b" ") != 2:
+        return InvalidHead(400, "malformed", "One space must stand on either side of the target.")
+    if not line.isascii():
+        return InvalidHead(400, "target", "The request target must be ASCII.")
+    if b"#" in line:
+        return InvalidHead(400, "target", "The request target must not have a fragment.")
+    return InvalidHead(400, "target", "The request target must be a path.")
 
 
 def _feed_request(found: _Collector | _Shortcut, data: bytes) -> None:
@@ -263,8 +275,8 @@ def _check_repeated(head: RequestHead) -> None:
         raise InvalidHead(400, "websocket_key", "Sec-WebSocket-Key must be given once.")
 
 
-def _place(target: bytes, head: RequestHead) -> tuple[str, str, str]:
-    """Host, path and query. An absolute target overrides the Host field (RFC 9112 3.2.2)."""
+def _host_of(head: RequestHead, authority: bytes | None) -> str:
+    """The host of a request. An absolute target overrides the Host field (RFC 9112 3.2.2)."""
     given = head.fields.get(b"host")
     if given is None:
         if head.version == "1.1":
@@ -272,27 +284,12 @@ def _place(target: bytes, head: RequestHead) -> tuple[str, str, str]:
         given = b""
     elif b"host" in head.repeated:
         raise InvalidHead(400, "host", "The request must have exactly one Host field.")
-    try:
-        text = target.decode("ascii")
-    except UnicodeDecodeError:
-        raise InvalidHead(400, "target", "The request target must be ASCII.") from None
-    host: str | None
-    if text[0] == "/":
-        host = _host(given)
-    else:
-        absolute = _ABSOLUTE.fullmatch(text)
-        if absolute is None:
-            raise InvalidHead(400, "target", "The request target must be a path.")
-        host = _host(absolute[1].encode("ascii"))
-        text = (absolute[2] or "/") + (absolute[3] or "")
+    host = _host(given if authority is None else authority)
     if host is None:
         raise InvalidHead(400, "host", "The Host field is not a host name with an optional port.")
     if not host and head.version == "1.1":
         raise InvalidHead(400, "host", "The Host field is empty.")
-    if "#" in text:
-        raise InvalidHead(400, "target", "The request target must not have a fragment.")
-    path, _, query = text.partition("?")
-    return host, path, query
+    return host
 
 
 @lru_cache(maxsize=1024)
@@ -348,12 +345,12 @@ def parse_response(data: bytes) -> ResponseHead:
     Raises:
         InvalidAnswer: it is not one.
     """
-    shortcut = _Shortcut()
+    fields: dict[bytes, bytes] = {}
     try:
-        httptools.HttpResponseParser(shortcut).feed_data(data)
+        httptools.HttpResponseParser(_Shortcut(fields)).feed_data(data)
     except httptools.HttpParserUpgrade:
-        if data.startswith(b"HTTP/1.1 101") and _whole(shortcut.fields, data):
-            return ResponseHead(101, "1.1", b"", list(shortcut.fields.items()))
+        if data.startswith(b"HTTP/1.1 101") and _whole(fields, data):
+            return ResponseHead(101, "1.1", b"", fields.items())
     except httptools.HttpParserError:
         pass  # told below
     return _parse_any_response(data)
@@ -379,7 +376,8 @@ def _parse_any_response(data: bytes) -> ResponseHead:
         raise InvalidAnswer(f"its answer has more than {FIELD_LIMIT} header fields")
     head = ResponseHead(status, version, found.phrase, found.sent)
     # Nobody asked for another coding, and a client could not know of it: the field ends here.
-    if status != 101 and any(coding.lower() != b"chunked" for coding in _values(head, b"transfer-encoding")):
+    codings = [coding.lower() for coding in _values(head, b"transfer-encoding")]
+    if status != 101 and codings not in ([], [b"chunked"]):
         raise InvalidAnswer("its answer has a transfer coding other than chunked")
     return head
 
@@ -510,6 +508,14 @@ def refusal(status: int, sentence: str, fields: Sequence[Field] = ()) -> bytes:
     return response(status, [text, (b"Cache-Control", b"no-store"), *fields], f"{sentence}\n".encode())
 
 
+def redirection(status: int, location: str) -> bytes:
+    """An answer that sends the client elsewhere, to ask there every time."""
+    return (
+        b"%b\r\nLocation: %b\r\nCache-Control: no-store\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        % (_STATUS_LINES[status], location.encode("ascii"))
+    )
+
+
 def response(
     status: int, fields: Sequence[Field], body: bytes = b"", *, phrase: bytes = b"", with_body: bool = True
 ) -> bytes:
@@ -541,6 +547,9 @@ def _values(head: RequestHead | ResponseHead, name: bytes) -> Sequence[bytes]:
 
 def _names(head: RequestHead | ResponseHead, name: bytes, token: bytes) -> bool:
     """Whether the comma-separated list of a field, over all its lines, has the token."""
-    return head.fields.get(name, b"").lower() == token or any(
+    first = head.fields.get(name)
+    if first is None:
+        return False
+    return first.lower() == token or any(
         token in [item.strip() for item in value.lower().split(b",")] for value in _values(head, name)
     )

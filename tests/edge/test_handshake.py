@@ -314,6 +314,7 @@ def test_a_101_of_an_old_http_opens_nothing() -> None:
         b"HTTP/1.1 200 O\x1bK\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n",
     ],
 )
 def test_an_answer_that_is_not_http_is_told_apart(head: bytes) -> None:
