@@ -1,28 +1,20 @@
 """A connection from its first byte until it is a tunnel or has had its answer."""
 
-import asyncio
 import socket
 import time
-from collections.abc import Sequence
 from enum import Enum
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from typing import TYPE_CHECKING
 
-import structlog
-
-from msha.edge import eager, farewell, handshake
+from msha.edge import farewell, handshake, plain_http
 from msha.edge.access_log import Address, HandshakeRecord
 from msha.edge.asking import Asking, TunnelWish
-from msha.edge.handshake import Field, InvalidHead
+from msha.edge.handshake import InvalidHead
 from msha.edge.reactor import HANG_UP, INPUT
-from msha.edge.tunnel import Tunnel
+from msha.edge.tunnel import Tunnel as Session
+from msha.steering.decision import Hold, Redirect, Refuse, Tunnel, decide
 
 if TYPE_CHECKING:
     from msha.edge.server import Shell
-
-log = structlog.get_logger("msha.edge")
-
-_ASGI = {"version": "3.0", "spec_version": "2.4"}
 
 
 class Stage(Enum):
@@ -30,6 +22,7 @@ class Stage(Enum):
 
     HEAD = "head"
     DECISION = "decision"
+    HELD = "held"
     BACK_SOURCE = "back-source"
     OVER = "over"
 
@@ -42,8 +35,6 @@ class Opening:
     """
 
     __slots__ = (
-        "_answer",
-        "_answer_fields",
         "_asking",
         "_buffer",
         "_client",
@@ -52,8 +43,6 @@ class Opening:
         "_rest",
         "_shell",
         "_stage",
-        "_status",
-        "_task",
         "_unread",
         "_watched",
         "wish",
@@ -72,10 +61,6 @@ class Opening:
         self._unread = True  # nothing says yet that the request ends where our reading ended
         self._head: handshake.RequestHead | None = None
         # the decision
-        self._task: asyncio.Task[None] | None = None
-        self._status = 0
-        self._answer_fields: Sequence[Field] = ()
-        self._answer: bytes | None = None
         self.wish: TunnelWish | None = None
         self._asking: Asking | None = None
 
@@ -139,34 +124,6 @@ class Opening:
         self._unread = full or bool(self._rest)
         self._decide()
 
-    def _scope(self, head: handshake.RequestHead) -> dict[str, Any]:
-        """The ASGI scope of the request.
-
-        Raises:
-            InvalidHead: it was meant to be a WebSocket handshake, but is none.
-        """
-        websocket = handshake.asks_for_websocket(head)
-        return {
-            "type": "websocket" if websocket else "http",
-            "asgi": _ASGI,
-            "http_version": head.version,
-            "method": head.method,
-            "scheme": "ws" if websocket else "http",
-            "path": unquote(head.path) if "%" in head.path else head.path,
-            "raw_path": head.path.encode("ascii"),
-            "query_string": head.query.encode("ascii"),
-            "root_path": "",
-            "headers": [(name.lower(), value) for name, value in head.sent],
-            "client": self._record.address[:2],
-            "server": None,
-            "subprotocols": [],
-            "extensions": {
-                "websocket.http.response": {},
-                "msha.tunnel": {"record": self._record, "request": head},
-                "msha.drop": {},
-            },
-        }
-
     def _reject(self, error: InvalidHead) -> None:
         """Answer what needs no decision."""
         record = self._record
@@ -174,119 +131,105 @@ class Opening:
         if self._head is None and not record.line:
             record.line = self._buffer
         record.decision, record.reason = "invalid", error.reason
-        self._status = error.status
-        self._bid(handshake.refusal(error.status, error.sentence, error.fields))
+        self._bid(error.status, handshake.refusal(error.status, error.sentence, error.fields))
 
     # The decision
 
     def _decide(self) -> None:
-        """Drive the application; it only becomes a task if it has to wait."""
-        assert self._head is not None
-        shell = self._shell
+        """Give the answer of the snapshot in force, or begin to, or wait for another.
+
+        Raises:
+            InvalidHead: it was meant to be a WebSocket handshake, but is none.
+        """
+        head, steering, record = self._head, self._shell.steering, self._record
+        assert head is not None
         self._stage = Stage.DECISION
-        self._answer = None
-        self._status = 0
-        scope = self._scope(self._head)
-        try:
-            task = eager.begun(shell.application(scope, self._receive, self._send), shell.reactor.loop)
-        except Exception as error:  # noqa: BLE001  logged there, and the client gets a 500
-            self._application_failed(error)
+        if not handshake.asks_for_websocket(head):
+            self._answer_plain(head)
             return
-        if task is None:
-            self._decided()
+        snapshot = steering.snapshot
+        if snapshot is None:
+            record.decision, record.reason = "refuse", "no_snapshot"
+            self._bid(503, handshake.refusal(503, "This edge has no routing snapshot yet."))
             return
-        if not self._watched:
-            self._watch()
-        self._task = task
-        task.add_done_callback(self._task_done)
-
-    async def _receive(self) -> dict[str, Any]:
-        """The ASGI events of a client that has sent a handshake and now waits."""
-        if self._answer is not None or self.wish is not None:
-            return {"type": "websocket.disconnect", "code": 1006}
-        return {"type": "websocket.connect"}
-
-    async def _send(self, message: Any) -> None:
-        """Keep the answer; its bytes move when the application has returned."""
-        match message["type"]:
-            case "msha.tunnel":
-                self.wish = TunnelWish(
-                    message["servers"],
-                    message["target"],
-                    message["fields"],
-                    message["unit_type"],
-                    message["router_id"],
-                )
-                # From this instant on a new snapshot must find it, also while our task is still ending.
-                self._shell.sessions.half_open[self] = None
-            case "msha.drop":
-                self._answer = b""
-            case "websocket.http.response.start" | "http.response.start":
-                self._status = message["status"]
-                self._answer_fields = message["headers"]
-            case "websocket.http.response.body" | "http.response.body":
-                assert self._head is not None
-                with_body = self._head.method != "HEAD"
-                body = message.get("body", b"")
-                self._answer = handshake.response(
-                    self._status, self._answer_fields, body, with_body=with_body
-                )
-            case other:
-                raise RuntimeError(f"this shell tunnels or refuses; it cannot do {other}")
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        if task is not self._task:
-            return  # the client went away, or the decision was overtaken by a new snapshot
-        self._task = None
-        error = None if task.cancelled() else task.exception()
-        try:
-            if error is None:
-                self._decided()
-            else:
-                self._application_failed(error)
-        except Exception:
-            log.exception("connection_failed", endpoint="Opening")
-            self.abort()
-
-    def _application_failed(self, error: BaseException) -> None:
-        log.error("application_failed", exc_info=error)
-        self._status = 500
-        self._record.decision, self._record.reason = "refuse", "internal_error"
-        self._bid(handshake.refusal(500, "The edge failed to decide; its log says why."))
-
-    def _decided(self) -> None:
-        answer = self._answer
-        if self.wish is not None:
-            self._ask(self.wish)
-        elif answer is None:
-            self._application_failed(RuntimeError("the application gave no answer"))
+        began = time.monotonic()
+        decision = decide(snapshot, steering.unit, head, began <= steering.sync_until)
+        self._shell.sessions.decided(time.monotonic() - began)
+        record.snapshot = snapshot.version
+        record.reason = decision.reason
+        if isinstance(decision, Refuse):
+            record.decision = "refuse"
+            self._bid(decision.status, handshake.refusal(decision.status, decision.sentence))
+            return
+        record.unit_type = decision.unit_type
+        record.router_id = decision.router_id
+        if isinstance(decision, Redirect):
+            record.decision = "redirect"
+            self._bid(decision.status, handshake.redirection(decision.status, decision.location))
+        elif isinstance(decision, Tunnel):
+            record.decision = "tunnel"
+            self._ask(decision)
+        elif isinstance(decision, Hold):
+            record.decision = "hold"
+            self._hold(began + steering.hold_s)
         else:
-            if not self._record.decision:
-                self._record.decision = "http"
-                self._record.reason = str(self._status)
-            self._bid(answer)
+            record.decision = "drop"
+            self._bid(0, b"")
+
+    def _answer_plain(self, head: handshake.RequestHead) -> None:
+        answer = plain_http.answer(self._shell.steering, head)
+        self._record.decision, self._record.reason = "http", str(answer.status)
+        with_body = head.method != "HEAD"
+        self._bid(
+            answer.status, handshake.response(answer.status, answer.fields, answer.body, with_body=with_body)
+        )
 
     def drop(self, reason: str) -> None:
         """Close the connection without an answer: this edge has none any more."""
         self._record.decision, self._record.reason = "drop", reason
-        self._status = 0
-        self._bid(b"")
+        self._bid(0, b"")
 
     def decide_again(self) -> None:
         """The snapshot no longer gives this id to the unit: let go of the back-source, then decide anew."""
         self._shell.sessions.count("half_open_withdrawn")
         self._stop_asking()
-        self._cancel_task()
         self._decide()
+
+    # As a held handshake
+
+    def _hold(self, until: float) -> None:
+        record = self._record
+        record.held_until = record.held_until or until
+        self._stage = Stage.HELD
+        if not self._watched:
+            self._watch()
+        self._shell.waiting.hold(self, record.held_until)
+
+    def decide_held(self) -> None:
+        """The snapshot has changed."""
+        self._decide()
+
+    def hold_over(self) -> None:
+        """Nothing has changed in time; the client hears nothing and tries again."""
+        self._bid(0, b"")
 
     # The back-source
 
-    def _ask(self, wish: TunnelWish) -> None:
+    def _ask(self, decision: Tunnel) -> None:
+        shell, router_id = self._shell, decision.router_id
+        steering = shell.steering
+        fields = [steering.unit_field]
+        if router_id is not None:
+            fields.append((b"X-Msha-Router-Id", b"%d" % router_id))
+        servers = steering.servers(decision.route, router_id)
+        self.wish = TunnelWish(servers, decision.target, fields, decision.unit_type, router_id)
+        # From this instant on a new snapshot must find it.
+        shell.sessions.half_open[self] = None
         self._stage = Stage.BACK_SOURCE
         self._record.tried = ()
         if not self._watched:
             self._watch()
-        self._asking = Asking(self._shell, self, wish)
+        self._asking = Asking(shell, self, self.wish)
         self._asking.begin()
 
     def request_for(self, wish: TunnelWish) -> bytes:
@@ -308,15 +251,13 @@ class Opening:
     def refused(self, status: int) -> None:
         """No back-source could be had."""
         self._record.decision, self._record.reason = "refuse", "back_source_failed"
-        self._status = status
-        self._bid(handshake.refusal(status, "No back-source server answered the handshake."))
+        self._bid(status, handshake.refusal(status, "No back-source server answered the handshake."))
 
     def answered(self, server: str, head: handshake.ResponseHead, body: bytes) -> None:
         """A back-source said something else than 101; the client gets that."""
         self._record.back_source = server
         self._record.reason = "back_source_answer"
-        self._status = head.status
-        self._bid(handshake.passed_on(head, body))
+        self._bid(head.status, handshake.passed_on(head, body))
 
     def open(self, asking: Asking, head: handshake.ResponseHead, down: bytes, *, more: bool) -> None:
         """From here on it is a tunnel.
@@ -334,7 +275,7 @@ class Opening:
         record.status = 101
         record.back_source = asking.server
         record.session = shell.next_session_number()
-        tunnel = Tunnel(
+        tunnel = Session(
             shell.sessions,
             self._client,
             server,
@@ -368,11 +309,11 @@ class Opening:
 
     # The end
 
-    def _bid(self, answer: bytes) -> None:
+    def _bid(self, status: int, answer: bytes) -> None:
         """The last word to the client, or none."""
         self._end()
         shell, record = self._shell, self._record
-        record.status = self._status
+        record.status = status
         shell.account(record)
         farewell.bid(
             shell.reactor,
@@ -393,18 +334,13 @@ class Opening:
         self._shell.reactor.close(self._client)
 
     def _end(self) -> None:
+        if self._stage is Stage.HELD:
+            self._shell.waiting.leave(self)
         self._stage = Stage.OVER
         if self._watched:
             self._shell.head_deadlines.discard(self)
         if self.wish is not None:
             self._stop_asking()
-        if self._task is not None:
-            self._cancel_task()
-
-    def _cancel_task(self) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
 
     def _watch(self) -> None:
         self._watched = True

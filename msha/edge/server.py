@@ -1,4 +1,4 @@
-"""The server shell: takes connections, hosts the application, keeps the books."""
+"""The server shell: takes connections and keeps the books."""
 
 import socket
 from collections.abc import Callable
@@ -8,11 +8,12 @@ import structlog
 
 from msha.edge import shared_port
 from msha.edge.access_log import AccessLog, HandshakeRecord
-from msha.edge.application import Asgi
 from msha.edge.opening import Opening
 from msha.edge.reactor import Reactor
 from msha.edge.sessions import Sessions
+from msha.edge.steering import Steering
 from msha.edge.tunnel import Tunnel
+from msha.edge.waiting import WaitingRoom
 
 log = structlog.get_logger("msha.edge")
 
@@ -53,15 +54,24 @@ class Shell:
     """One worker's listener and everything that came through it.
 
     Attributes:
-        application: decides what to do with a handshake; set before :meth:`listen`.
+        steering: decides what to do with a handshake.
+        waiting: handshakes that are held.
         opened: called with each new session.
     """
 
-    def __init__(self, reactor: Reactor, sessions: Sessions, access_log: AccessLog, limits: Limits) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        sessions: Sessions,
+        steering: Steering,
+        access_log: AccessLog,
+        limits: Limits,
+    ) -> None:
         self.reactor = reactor
         self.sessions = sessions
+        self.steering = steering
+        self.waiting = WaitingRoom(reactor)
         self.log = access_log
-        self.application: Asgi = _no_application
         self.opened: Callable[[Tunnel], None] = _nothing
         self.head_deadlines = reactor.deadlines(limits.head_s)
         self.connect_deadlines = reactor.deadlines(limits.connect_s)
@@ -111,6 +121,18 @@ class Shell:
             except OSError as error:
                 log.warning("cannot_run_dry", error=str(error))
 
+    def yield_to_others(self, closing: int) -> None:
+        """New connections to the port go to others while the ``closing`` first of its listeners are closed.
+
+        Each that is closed gives its number to the last one, so that the highest numbers are in use no more;
+        those chosen here remain, whichever is closed first.
+        """
+        if self._listener is not None:
+            host, port = self._listener.getsockname()[:2]
+            there = shared_port.listeners()
+            others = sum((each.host, each.port) == (host, port) for each in there) - closing
+            self.prefer(closing, max(others - closing + 1, 1))
+
     def prefer(self, first: int, count: int) -> bool:
         """Whether new connections go to ``count`` listeners of the port after the ``first`` ones now.
 
@@ -135,11 +157,9 @@ class Shell:
 
     def account(self, record: HandshakeRecord) -> None:
         """A handshake has had its answer."""
-        count = self.sessions.count
-        count("handshakes")
-        count(f"decision_{record.decision}")
-        if record.reason:
-            count(f"reason_{record.reason}")
+        answered = self.sessions.answered
+        pair = (record.decision, record.reason)
+        answered[pair] = answered.get(pair, 0) + 1
         if record.decision != "http" or record.status >= 400:  # health checks would fill the log
             self.log.handshake(record, self.reactor.now())
 
@@ -218,8 +238,3 @@ def _listener(host: str, port: int) -> socket.socket:
 
 def _nothing(tunnel: Tunnel) -> None:
     """Nobody asked to be told."""
-
-
-async def _no_application(scope: object, receive: object, send: object) -> None:
-    """Nothing decides yet."""
-    raise RuntimeError("the shell has no application")

@@ -1,6 +1,6 @@
 """Which sessions this worker has, by what they were opened for."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
@@ -25,6 +25,9 @@ CLOSE_S = 0.9
 #: After one peer has ended, the other has so long.
 END_S = 5.0
 
+#: Upper bounds of the histogram of decisions.
+DECISION_BOUNDS_S = (2.5e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 1e-2)
+
 Tunnels = Tunnel | set[Tunnel]
 _NOBODY = (None,)
 
@@ -37,6 +40,10 @@ class Sessions:
         by_server: how many sessions each back-source server has.
         unsaid: messages of ours that wait for a place in the stream of a session: how many, and their frames.
         counters: numbers since the start, by name.
+        answered: how many handshakes and plain requests were, by decision and reason.
+        decision_buckets: how many decisions took at most as long as each of ``DECISION_BOUNDS_S``,
+            but longer than the one before; the last are those that took longer than all.
+        decision_s: how long all of them took together.
         ended: how many sessions are over, by who ended them and, if that was us, why.
         failures: how often a back-source server failed a handshake, by server.
         moved_up, moved_down: bytes relayed since the start, as :meth:`measure` found them last.
@@ -50,6 +57,9 @@ class Sessions:
         self.by_server: dict[str, int] = {}
         self.unsaid: dict[Tunnel, tuple[int, bytes]] = {}
         self.counters: dict[str, int] = {}
+        self.answered: dict[tuple[str, str], int] = {}
+        self.decision_buckets = [0] * (len(DECISION_BOUNDS_S) + 1)
+        self.decision_s = 0.0
         self.ended: dict[tuple[str, str], int] = {}
         self.failures: dict[str, int] = {}
         self.moved_up = 0
@@ -76,6 +86,11 @@ class Sessions:
     def count(self, name: str, by: int = 1) -> None:
         """One more of something."""
         self.counters[name] = self.counters.get(name, 0) + by
+
+    def decided(self, seconds: float) -> None:
+        """A decision took so long."""
+        self.decision_buckets[bisect_left(DECISION_BOUNDS_S, seconds)] += 1
+        self.decision_s += seconds
 
     def add(self, tunnel: Tunnel) -> None:
         """A session has begun."""

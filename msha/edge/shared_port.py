@@ -1,9 +1,9 @@
 """A port that two generations of an edge share: who listens on it, and how one leaves it to the other.
 
 Linux spreads new connections over all listeners of a port with SO_REUSEPORT. A listener that is closed takes
-two kinds of connections with it: those that wait to be accepted, and those whose handshake is not over (with
-TCP_DEFER_ACCEPT that includes every client whose first bytes are still on their way); the clients get a reset.
-So a listener is left to run dry before it is closed: a filter on it drops further SYN segments, which clients
+two kinds of connections with it: those that wait to be accepted, and those whose handshake is not over, which
+with TCP_DEFER_ACCEPT is every client whose first bytes are still on their way. Their clients get a reset. So
+a listener is left to run dry before it is closed: a filter on it drops further SYN segments, which clients
 repeat after a second, and so that no client has to, a program on the port steers new connections to the
 listeners that stay. Both are classic BPF and need no privilege.
 """
@@ -74,7 +74,12 @@ def prefer(listener: socket.socket, first: int, count: int) -> None:
     Raises:
         OSError: the kernel takes no program, or the listener shares no port.
     """
-    steps = ((_LOAD_WORD, 0, 0, _RANDOM), (_MODULO, 0, 0, count), (_ADD, 0, 0, first), (_RETURN_LOADED, 0, 0, 0))
+    steps = (
+        (_LOAD_WORD, 0, 0, _RANDOM),
+        (_MODULO, 0, 0, count),
+        (_ADD, 0, 0, first),
+        (_RETURN_LOADED, 0, 0, 0),
+    )
     _attach(listener, _SO_ATTACH_REUSEPORT_CBPF, steps)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from msha.edge.sessions import Sessions
+from msha.edge.sessions import DECISION_BOUNDS_S, Sessions
 
 Pair = tuple[str, str]
 
@@ -19,6 +19,8 @@ class Tally:
         ended: sessions that are over, by who ended them and why; the reason is empty unless it was the edge.
         failures: how often a back-source server failed a handshake, by server.
         bytes_up, bytes_down: relayed from and to clients, those of open sessions included.
+        decisions: how many took so long, by the interval of ``DECISION_BOUNDS_S``; the last has no end.
+        decision_s: how long all of them took together.
     """
 
     handshakes: Counter[Pair] = field(default_factory=Counter)
@@ -26,16 +28,20 @@ class Tally:
     failures: Counter[str] = field(default_factory=Counter)
     bytes_up: int = 0
     bytes_down: int = 0
+    decisions: list[int] = field(default_factory=lambda: [0] * (len(DECISION_BOUNDS_S) + 1))
+    decision_s: float = 0.0
 
     @classmethod
     def of(cls, sessions: Sessions) -> Self:
         """What a worker has counted."""
         return cls(
-            handshakes=_handshakes(sessions.counters),
+            handshakes=Counter(sessions.answered),
             ended=Counter(sessions.ended),
             failures=Counter(sessions.failures),
             bytes_up=sessions.moved_up,
             bytes_down=sessions.moved_down,
+            decisions=list(sessions.decision_buckets),
+            decision_s=sessions.decision_s,
         )
 
     def said(self) -> dict[str, Any]:
@@ -45,11 +51,18 @@ class Tally:
             "ended": [[*pair, count] for pair, count in self.ended.items()],
             "failures": self.failures,
             "bytes": [self.bytes_up, self.bytes_down],
+            "decisions": self.decisions,
+            "decision_s": self.decision_s,
         }
 
     def by_name(self) -> dict[str, int]:
         """What the console's page of the node shows of it."""
         names: Counter[str] = Counter()
+        for (decision, reason), count in self.handshakes.items():
+            names["handshakes"] += count
+            names[f"decision_{decision}"] += count
+            if reason:
+                names[f"reason_{reason}"] += count
         for (ended_by, _), count in self.ended.items():
             names[f"ended_by_{ended_by}"] += count
         if self.failures:
@@ -66,6 +79,8 @@ class Tally:
             failures=Counter({str(server): int(count) for server, count in said["failures"].items()}),
             bytes_up=int(up),
             bytes_down=int(down),
+            decisions=[int(count) for count in said["decisions"]],
+            decision_s=float(said["decision_s"]),
         )
 
     def add(self, other: "Tally") -> None:
@@ -75,6 +90,8 @@ class Tally:
         self.failures.update(other.failures)
         self.bytes_up += other.bytes_up
         self.bytes_down += other.bytes_down
+        self.decisions = [one + more for one, more in zip(self.decisions, other.decisions, strict=True)]
+        self.decision_s += other.decision_s
 
 
 class Highest:
@@ -98,13 +115,6 @@ class Highest:
         while self._falling and self._falling[0][0] < now - self.window_s:
             self._falling.popleft()
         return self._falling[0][1] if self._falling else 0.0
-
-
-def _handshakes(counters: Mapping[str, int]) -> Counter[Pair]:
-    prefix = "decision_"
-    return Counter(
-        {(name.removeprefix(prefix), ""): n for name, n in counters.items() if name.startswith(prefix)}
-    )
 
 
 def _pairs(rows: Iterable[tuple[str, str, int]]) -> Counter[Pair]:

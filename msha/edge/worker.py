@@ -24,13 +24,13 @@ import uvloop
 
 from msha.edge.access_log import AccessLog, open_access_log
 from msha.edge.agent_channel import AgentChannel
-from msha.edge.application import Steering, WaitingRoom
 from msha.edge.cutover_progress import CutoverProgress
 from msha.edge.logs import log_to_stderr
 from msha.edge.messages import Address, Messages, Outcome, usable_text
 from msha.edge.reactor import Reactor
 from msha.edge.server import Limits, Shell
 from msha.edge.sessions import SERVICE_RESTART, Sessions
+from msha.edge.steering import Steering
 from msha.edge.tally import Tally
 from msha.edge.tunnel import Tunnel
 from msha.steering.errors import InvalidSnapshot
@@ -96,16 +96,15 @@ class Worker:
         self.unit = unit
         self.reactor = Reactor(loop)
         self.sessions = Sessions(self.reactor, close_s=limits.close_s, end_s=limits.end_s)
-        self.shell = Shell(self.reactor, self.sessions, access_log, limits)
-        self.waiting = WaitingRoom(self.reactor)
-        self.steering = Steering(unit, self.sessions.by_server, self.waiting, hold_s=limits.hold_s)
+        self.steering = Steering(unit, self.sessions.by_server, hold_s=limits.hold_s)
+        self.shell = Shell(self.reactor, self.sessions, self.steering, access_log, limits)
+        self.waiting = self.shell.waiting
         self.messages = Messages(self.reactor, self.sessions)
         self.progress = CutoverProgress(unit)
         self.ended = asyncio.Event()
         self.exit_code = 0
         self._host, self._port = host, port
         self._access_log = access_log
-        self.shell.application = self.steering.router
         self.shell.opened = self.progress.opened
         self.sessions.on_removed = self._session_removed
         self._channel = AgentChannel(loop, agent, self._heard, self._agent_lost)
@@ -140,7 +139,8 @@ class Worker:
             case "park":
                 self._park()
             case "drain":
-                self.drain(float(said["seconds"]), float(said.get("listen_until", 0.0)))
+                until = float(said.get("listen_until", 0.0))
+                self.drain(float(said["seconds"]), until, int(said.get("listeners", 1)))
             case "prefer":
                 done = self.shell.prefer(int(said["first"]), int(said["count"]))
                 self._channel.say("preferring", count=int(said["count"]) if done else 0)
@@ -238,23 +238,28 @@ class Worker:
         self.waiting.empty()
         self._say_if_parked()
 
-    def drain(self, seconds: float, listen_until: float = 0.0) -> None:
+    def drain(self, seconds: float, listen_until: float = 0.0, listeners: int = 1) -> None:
         """No new connection; sessions end within the time, by themselves or by a Close.
 
         Called again, it gives the sessions that are left this time from now on.
 
         Args:
-            listen_until: somebody else takes over the port, and until then (monotonic seconds) connections that
-                are on their way to us are still served; the time for sessions begins after that.
+            listen_until: somebody else takes the port over, and until then (monotonic seconds) connections
+                that are on their way to us are still served; the time for sessions begins after that.
+            listeners: how many of those on the port will be closed then, ours and our siblings'.
         """
         now = time.monotonic()
         if self._drain is None and listen_until > now:
             self.shell.run_dry()
-            self.reactor.loop.call_later(listen_until - now, self._close_doors)
+            self.reactor.loop.call_later(listen_until - now, self._hand_over, listeners)
         elif self._drain is None:
             self._close_doors()
         self._drain = Drain(max(now, listen_until), seconds, len(self.sessions))
         self._go_on_draining(now)
+
+    def _hand_over(self, listeners: int) -> None:
+        self.shell.yield_to_others(listeners)
+        self._close_doors()
 
     def _close_doors(self) -> None:
         self.steering.draining = True
