@@ -9,12 +9,14 @@ import platform
 import resource
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from msha.edge.sessions import DECISION_BOUNDS_S
 from msha.edge.tally import Pair
 from msha.edge.workers import Fleet, Stats, Worker
 
@@ -118,6 +120,7 @@ class NodeMetrics(Collector):
         yield _gauge("msha_edge_half_open", "Handshakes that wait for a back-source's 101.", stats.half_open)
         yield _gauge("msha_edge_held", "Handshakes that wait for the next snapshot.", stats.held)
         yield _pairs("msha_edge_handshakes", "Requests answered.", ("decision", "reason"), tally.handshakes)
+        yield self._decisions()
         yield _pairs("msha_edge_sessions_ended", "Sessions that are over.", ("by", "reason"), tally.ended)
         moved = {"up": tally.bytes_up, "down": tally.bytes_down}
         yield _counts("msha_edge_bytes", "Bytes relayed from clients and to them.", "direction", moved)
@@ -128,6 +131,13 @@ class NodeMetrics(Collector):
             tally.failures,
         )
         yield _counts("msha_edge_events", "What else was counted.", "event", _events(stats.counters))
+
+    def _decisions(self) -> Metric:
+        tally = self.stats.tally
+        bounds = [*(str(bound) for bound in DECISION_BOUNDS_S), "+Inf"]
+        buckets = list(zip(bounds, accumulate(tally.decisions), strict=True))
+        meaning = "How long it took to decide on a handshake."
+        return HistogramMetricFamily("msha_edge_decision_seconds", meaning, buckets, tally.decision_s)
 
     def _processes(self) -> Iterator[Metric]:
         yield _gauge("msha_edge_workers", "Worker processes that run.", len(self.workers))

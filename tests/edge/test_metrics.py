@@ -130,6 +130,28 @@ async def test_handshakes_sessions_and_bytes_are_counted_while_the_session_is_op
     assert after.value("sessions") == 0
 
 
+async def test_handshakes_are_counted_by_decision_and_reason(start: Start) -> None:
+    agent = await (await start()).ready()
+    await redirected(agent)
+    await redirected(agent)
+    found = await until(agent, lambda it: it.total("handshakes_total") == 2)
+    assert found.value("handshakes_total", decision="redirect", reason="wrong_unit") == 2
+
+
+async def test_the_time_to_a_decision_is_a_histogram(start: Start) -> None:
+    agent = await (await start()).ready()
+    await redirected(agent)
+    found = await until(agent, lambda it: it.value("decision_seconds_count") == 1)
+    assert found.value("decision_seconds_bucket", le="+Inf") == 1
+    assert 0 < found.value("decision_seconds_sum") < 5
+    buckets = [
+        sample.value
+        for sample in found.families["msha_edge_decision_seconds"].samples
+        if sample.name.endswith("_bucket")
+    ]
+    assert buckets == sorted(buckets)
+
+
 async def test_sessions_that_the_edge_ends_are_told_apart_by_why(
     start: Start, tmp_path: Path, server: str
 ) -> None:

@@ -17,7 +17,8 @@ def report(worker: EdgeWorker, number: int) -> Tally:
 
 
 def test_a_tally_is_heard_as_it_was_said() -> None:
-    tally = Tally(bytes_up=3, bytes_down=4)
+    tally = Tally(bytes_up=3, bytes_down=4, decision_s=0.5)
+    tally.decisions[2] = 7
     tally.handshakes["tunnel", "owned"] = 2
     tally.ended["edge", "moved to unbj"] = 1
     tally.failures["127.0.0.1:9"] = 5
@@ -29,9 +30,12 @@ def test_adding_a_tally_adds_every_number() -> None:
     one.ended["client", ""] = 1
     other.ended["client", ""] = 2
     other.failures["127.0.0.1:9"] = 3
+    other.decisions[-1], other.decision_s = 4, 0.25
     one.add(other)
-    assert (one.bytes_up, one.bytes_down, one.ended["client", ""]) == (11, 22, 3)
-    assert one.failures == {"127.0.0.1:9": 3}
+    one.add(other)
+    assert (one.decisions[-1], one.decision_s) == (8, 0.5)
+    assert (one.bytes_up, one.bytes_down, one.ended["client", ""]) == (21, 42, 5)
+    assert one.failures == {"127.0.0.1:9": 6}
 
 
 @given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 5)), max_size=30), st.floats(0, 10))
