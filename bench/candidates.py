@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from bench import snapshots
+from bench.deciding import Decider
 from bench.measuring import tree
 from bench.programs import HERE, BenchError, accepts, free_port, start_process, stop_process, wait_until
 
@@ -168,9 +169,9 @@ class Msha(Candidate):
 class Nginx(Candidate):
     """nginx with one worker."""
 
-    def __init__(self, place: Place, *, log: bool = False, buffers: str = "") -> None:
+    def __init__(self, place: Place, *, log: bool = False, more: str = "") -> None:
         self._access_log = place.directory / "access.log" if log else "off"
-        self._buffers = buffers
+        self._more = more
         super().__init__(place)
 
     def command(self) -> list[str]:
@@ -178,7 +179,7 @@ class Nginx(Candidate):
             "nginx.conf",
             access_log=self._access_log,
             back_source=self.place.servers["/"].rpartition(":")[2],
-            buffers=self._buffers,
+            more=self._more,
         )
         return [find_program("nginx"), "-p", str(self.place.directory), "-c", str(path), "-e", "stderr"]
 
@@ -206,7 +207,7 @@ class Naive(Candidate):
 
 
 class Direct:
-    """No candidate: the generator speaks with the back-source, which shows the generator's own ceiling."""
+    """No candidate: the generator speaks with the back-source, which shows how much the two can do."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -217,8 +218,8 @@ class Direct:
         """There is nothing to stop."""
 
 
-Running = Candidate | Direct
-LARGE_BUFFERS = "proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;"
+Running = Candidate | Direct | Decider
+_LARGE_BUFFERS = "proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;"
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +229,7 @@ class Kind:
     Attributes:
         baseline: whose CPU its own is compared with.
         pace: how much of the usual number of operations is enough; less for what is slow.
+        pinned: to the core that candidates have; otherwise it shares all cores with the load.
         cannot: workloads that it has no answer to, and why.
     """
 
@@ -236,6 +238,7 @@ class Kind:
     make: Callable[[Place], Running]
     baseline: str = "nginx"
     pace: float = 1.0
+    pinned: bool = True
     cannot: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -248,7 +251,7 @@ KINDS: dict[str, Kind] = {
         Kind("msha-log", "msha, access log", lambda place: Msha(place, log=True), baseline="nginx-log"),
         Kind("nginx", "nginx", Nginx, cannot={"close": _NO_CLOSE}),
         Kind("nginx-log", "nginx, access log", lambda place: Nginx(place, log=True), baseline="nginx-log"),
-        Kind("nginx-64k", "nginx, 64k buffers", lambda place: Nginx(place, buffers=LARGE_BUFFERS)),
+        Kind("nginx-64k", "nginx, 64k buffers", lambda place: Nginx(place, more=_LARGE_BUFFERS)),
         Kind("haproxy", "HAProxy", HaProxy, cannot={"close": _NO_CLOSE}),
         Kind(
             "naive",
@@ -257,6 +260,23 @@ KINDS: dict[str, Kind] = {
             pace=0.1,
             cannot={"redirect": "Daphne cannot answer a handshake with 302", "close": "knows no ranges"},
         ),
-        Kind("direct", "no edge: the generator's ceiling", Direct),
+        Kind(
+            "nginx-close",
+            "nginx, keepalive_timeout 0",
+            lambda place: Nginx(place, more="keepalive_timeout 0;"),
+        ),
+        Kind("direct", "no edge: the load's own ceiling", Direct),
+        Kind("msha-1", "msha, 1 worker, any core", Msha, baseline="msha-1", pinned=False),
+        Kind(
+            "msha-2",
+            "msha, 2 workers, any core",
+            lambda place: Msha(place, workers=2),
+            baseline="msha-1",
+            pinned=False,
+        ),
+        Kind("decide", "1 range, 1 domain", lambda _: Decider(1, 1), baseline="decide"),
+        Kind("decide-ranges", "1,000 ranges, 1 domain", lambda _: Decider(1000, 1), baseline="decide"),
+        Kind("decide-domains", "1 range, 1,000 domains", lambda _: Decider(1, 1000), baseline="decide"),
+        Kind("decide-both", "1,000 ranges, 1,000 domains", lambda _: Decider(1000, 1000), baseline="decide"),
     )
 }

@@ -1,130 +1,130 @@
-"""Medians, ratios, and the table that is printed."""
+"""The table: for a terminal, and for a page."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from statistics import median
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from bench.candidates import KINDS
-from bench.workloads import WORKLOADS, Sample
+from bench.figures import Ratio, middle, ratio
+from bench.goals import reached
+from bench.results import Results
+from bench.workloads import WORKLOADS, Workload
 
-#: By workload, by candidate: one sample a round.
-Samples = Mapping[str, Mapping[str, Sequence[Sample]]]
-
-
-def middle(samples: Sequence[Sample], name: str) -> float | None:
-    """The median of one figure; None if it is not measured there."""
-    values = [sample[name] for sample in samples if name in sample]
-    return median(values) if values else None
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """The baseline's figure over a candidate's, round by round: the middle and both ends."""
-
-    middle: float
-    least: float
-    most: float
-
-
-def ratio(figure: str, candidate: Sequence[Sample], baseline: Sequence[Sample]) -> Ratio | None:
-    """How many times less the candidate takes than the baseline; None where one has no such figure."""
-    pairs = [
-        theirs[figure] / ours[figure]
-        for ours, theirs in zip(candidate, baseline, strict=False)
-        if ours.get(figure) and figure in theirs
-    ]
-    return Ratio(median(pairs), min(pairs), max(pairs)) if pairs else None
+HEADINGS = ("CPU µs", "of it user", "per second", "ratio", "p50 / p99 µs")
+_WIDTHS = (32, 12, 12, 12, 20, 20)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table."""
+    """One line of the table.
 
-    workload: str
-    kind: str
-    figures: Mapping[str, float]
+    Attributes:
+        cells: as HEADINGS; of a row without figures the first is the reason.
+        calls: the system calls of one operation, by name, if they were counted.
+    """
+
+    title: str
+    cells: tuple[str, ...]
     ratio: Ratio | None
-    note: str = ""
-    more: Mapping[str, float] = field(default_factory=dict)
+    calls: dict[str, float]
 
 
-def rows(samples: Samples, failures: Mapping[tuple[str, str], str]) -> list[Row]:
-    """The table's lines in its order."""
-    found = []
-    for name, workload in WORKLOADS.items():
-        by_kind = samples.get(name, {})
-        for kind_name in workload.kinds:
-            note = failures.get((name, kind_name), "")
-            taken = by_kind.get(kind_name, [])
-            if not taken and not note:
-                continue
-            figures = {
-                figure: value
-                for figure in (taken[0] if taken else {})
-                if (value := middle(taken, figure)) is not None
-            }
-            figure = "bytes" if "bytes" in figures else "cpu_us"
-            found.append(
-                Row(
-                    name,
-                    kind_name,
-                    figures,
-                    ratio(figure, taken, by_kind.get(KINDS[kind_name].baseline, [])),
-                    note,
-                )
-            )
-    return found
+def sections(results: Results) -> Iterator[tuple[Workload, list[Row]]]:
+    """The workloads that were run, each with its rows."""
+    for workload in WORKLOADS.values():
+        rows = [row for kind in workload.kinds if (row := _row(results, workload, kind)) is not None]
+        if rows:
+            yield workload, rows
 
 
-def _number(value: float | None) -> str:
+def _row(results: Results, workload: Workload, kind: str) -> Row | None:
+    title = KINDS[kind].title
+    note = results.notes.get(workload.name, {}).get(kind)
+    if note is not None:
+        return Row(title, (note,), None, {})
+    samples = results.of(workload.name, kind)
+    if not samples:
+        return None
+    figures = {name: value for name in samples[0] if (value := middle(samples, name)) is not None}
+    against = ratio(workload.figure, samples, results.of(workload.name, KINDS[kind].baseline))
+    calls = {
+        name.removeprefix("calls "): value for name, value in figures.items() if name.startswith("calls ")
+    }
+    cells = (
+        _cost(figures),
+        number(figures.get("user_us")),
+        number(figures.get("rate")),
+        "" if against is None else str(against),
+        _times(figures),
+    )
+    return Row(title, cells, against, calls)
+
+
+def _cost(figures: dict[str, float]) -> str:
+    if "bytes" in figures:
+        return f"{figures['bytes'] / 1000:.2f} kB"
+    return number(figures.get("cpu_us"))
+
+
+def _times(figures: dict[str, float]) -> str:
+    if "stall_ms" in figures:
+        done = f"all in {figures['seconds']:.2f} s, longest stall {figures['stall_ms']:.1f} ms"
+        return f"{done} ({figures['still_ms']:.1f} ms before)"
+    return f"{number(figures['p50_us'])} / {number(figures['p99_us'])}" if "p50_us" in figures else ""
+
+
+def number(value: float | None) -> str:
+    """Three digits or so."""
     if value is None:
         return ""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
-def _cells(row: Row) -> list[str]:
-    figures = row.figures
-    if row.note:
-        return [row.note]
-    if row.workload == "memory":
-        cost = f"{_number(figures['bytes'] / 1000)} kB"
-    else:
-        cost = _number(figures.get("cpu_us"))
-    user = _number(figures.get("user_us"))
-    ratio_text = (
-        "" if row.ratio is None else f"{row.ratio.middle:.2f} ({row.ratio.least:.2f}-{row.ratio.most:.2f})"
-    )
-    rate = _number(figures.get("rate"))
-    times = "" if "p50_us" not in figures else f"{_number(figures['p50_us'])} / {_number(figures['p99_us'])}"
-    if "stall_ms" in figures:
-        times = f"all in {figures['seconds']:.2f} s"
-        times += f", longest stall {figures['stall_ms']:.1f} ms (idle {figures['still_ms']:.1f})"
-    return [cost, user, rate, ratio_text, times]
-
-
-HEADINGS = ("", "CPU µs", "of it user", "per second", "ratio to nginx", "p50 / p99 µs")
-
-
-def as_text(found: Sequence[Row]) -> str:
+def as_text(results: Results) -> str:
     """The table for a terminal."""
     lines = []
-    last = ""
-    for row in found:
-        workload = WORKLOADS[row.workload]
-        if row.workload != last:
-            target = f"; target {workload.target}" if workload.target else ""
-            lines += ["", f"{workload.title} (per {workload.unit}{target})"]
-            lines.append(
-                "  "
-                + "".join(f"{heading:>{width}}" for heading, width in zip(HEADINGS, _WIDTHS, strict=True))
-            )
-            last = row.workload
-        cells = _cells(row)
-        title = f"  {KINDS[row.kind].title:<{_WIDTHS[0]}}"
-        lines.append(
-            title + "".join(f"{cell:>{width}}" for cell, width in zip(cells, _WIDTHS[1:], strict=False))
-        )
+    for workload, rows in sections(results):
+        lines += ["", f"{workload.title}, per {workload.unit}", _line("", HEADINGS)]
+        for row in rows:
+            lines.append(_line(row.title, row.cells))
+            if row.calls:
+                ordered = sorted(row.calls.items(), key=lambda item: -item[1])
+                lines.append(
+                    "    calls: "
+                    + ", ".join(f"{name} {count:.2f}" for name, count in ordered if count > 0.004)
+                )
+    found = list(reached(results))
+    if found:
+        lines.append("")
+    for goal, value in found:
+        verdict = "met" if goal.met(value) else "MISSED"
+        lines.append(f"{goal.title:<56}{number(value):>8}{goal.unit:<4}{goal.wanted:>10}  {verdict}")
     return "\n".join(lines)
 
 
-_WIDTHS = (32, 10, 12, 12, 20, 20)
+def _line(title: str, cells: tuple[str, ...]) -> str:
+    if len(cells) == 1:
+        return f"  {title:<{_WIDTHS[0]}}{cells[0]}"
+    return (
+        f"  {title:<{_WIDTHS[0]}}"
+        + "".join(f"{cell:>{width}}" for cell, width in zip(cells, _WIDTHS[1:], strict=True))
+    ).rstrip()
+
+
+def as_markdown(results: Results) -> str:
+    """The goals and the table for a page."""
+    lines = [f"Measured {results.taken}, {results.rounds} rounds.", "", "| machine | |", "|---|---|"]
+    lines += [f"| {name} | {value} |" for name, value in {**results.machine, **results.versions}.items()]
+    lines += ["", "| goal | wanted | measured | |", "|---|---|---|---|"]
+    for goal, value in reached(results):
+        verdict = "met" if goal.met(value) else "**missed**"
+        lines.append(f"| {goal.title} | {goal.wanted} | {number(value)}{goal.unit} | {verdict} |")
+    lines += ["", "![How many times less than nginx each candidate takes.](images/performance.svg)"]
+    for workload, rows in sections(results):
+        lines += ["", f"**{workload.title}**, per {workload.unit}", "", "| | " + " | ".join(HEADINGS) + " |"]
+        lines.append("|---|" + "---:|" * len(HEADINGS))
+        for row in rows:
+            cells = [*row.cells, *[""] * (len(HEADINGS) - len(row.cells))]
+            if len(row.cells) == 1:
+                cells = [*[""] * (len(HEADINGS) - 1), row.cells[0]]
+            lines.append(f"| {row.title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -1,15 +1,17 @@
 """What each candidate is asked to do, and what that cost it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from bench.candidates import Direct, Kind, Msha, Place, Running
+from bench.deciding import Decider
 from bench.measuring import Cpu, private_bytes
 from bench.programs import Cores, Program, back_source, free_port, load, wait_until
 from bench.snapshots import CENTER_IDS, UNBJ_IDS
+from bench.system_calls import SystemCalls
 
 #: What one measurement gives; which names there are depends on the workload.
 Sample = dict[str, float]
@@ -47,10 +49,11 @@ class Scale:
 class Stage:
     """The back-sources, and the way to a generator."""
 
-    def __init__(self, cores: Cores, scale: Scale, directory: Path) -> None:
+    def __init__(self, cores: Cores, scale: Scale, directory: Path, *, counts_calls: bool = False) -> None:
         self.cores = cores
         self.scale = scale
         self.directory = directory
+        self.counts_calls = counts_calls
         self._ports = {MAIN_PATH: free_port(), PROBE_PATH: free_port()}
         self.back_source = back_source(self._ports[MAIN_PATH], cores.load)
         self.probed = back_source(self._ports[PROBE_PATH], cores.load, _PROBE_NICE)
@@ -66,17 +69,19 @@ class Stage:
         for program in (self.back_source, self.probed, self._redirector):
             program.__exit__(kind, error, trace)
 
-    def place(self, name: str, *, pinned: bool = True) -> Place:
-        """Where a candidate of that name runs."""
+    def start(self, kind: Kind) -> Running:
+        """The candidate, running."""
         servers = {path: f"127.0.0.1:{port}" for path, port in self._ports.items()}
-        return Place(self.directory / name, servers, self.cores.edge if pinned else None)
+        return kind.make(Place(self.directory / kind.name, servers, self.cores.edge if kind.pinned else None))
 
     def load(self, running: Running, path: str = "/im", nice: int = 0) -> Program:
         """A generator whose target is the candidate."""
+        assert not isinstance(running, Decider)
         return load(running.port, self.cores.load, path, nice)
 
     def redirected(self, running: Running) -> Program:
         """A generator whose target redirects: the candidate, or what answers where there is none."""
+        assert not isinstance(running, Decider)
         port = self.redirector_port if isinstance(running, Direct) else running.port
         return load(port, self.cores.load)
 
@@ -92,9 +97,11 @@ def taken(running: Running, act: Callable[[], dict[str, Any]]) -> tuple[dict[str
     return answer, Cpu.read(running.pids).since(before)
 
 
-def per_operation(answer: Mapping[str, Any], cpu: Cpu, operations: float | None = None) -> Sample:
-    """Cost and rate of one operation."""
-    done = operations or answer["done"]
+def per_operation(stage: Stage, running: Running, act: Callable[[], dict[str, Any]]) -> Sample:
+    """Cost and rate of one operation of those that the act does; its system calls, too, if wanted."""
+    counted = SystemCalls(running.pids) if stage.counts_calls and running.pids else None
+    answer, cpu = taken(running, act)
+    done = answer["done"]
     cost = cpu.total / done * 1e6
     sample = {
         "cpu_us": cost,
@@ -103,6 +110,8 @@ def per_operation(answer: Mapping[str, Any], cpu: Cpu, operations: float | None 
         "p50_us": answer["p50_us"],
         "p99_us": answer["p99_us"],
     }
+    if counted is not None:
+        sample |= {f"calls {name}": count / done for name, count in counted.stop().items()}
     return {name: value for name, value in sample.items() if value}
 
 
@@ -111,7 +120,7 @@ def redirect(stage: Stage, running: Running, kind: Kind) -> Sample:
     with stage.redirected(running) as client:
         client.ask("redirect", stage.scale.warm_s, CONCURRENT, *UNBJ_IDS)
         return per_operation(
-            *taken(running, lambda: client.ask("redirect", stage.scale.seconds, CONCURRENT, *UNBJ_IDS))
+            stage, running, lambda: client.ask("redirect", stage.scale.seconds, CONCURRENT, *UNBJ_IDS)
         )
 
 
@@ -120,7 +129,7 @@ def open_sessions(stage: Stage, running: Running, kind: Kind) -> Sample:
     count = int(IDLE_SESSIONS * stage.scale.sessions * kind.pace)
     with stage.load(running) as client:
         client.ask("cycle", stage.scale.warm_s, CONCURRENT, *CENTER_IDS)
-        sample = per_operation(*taken(running, lambda: client.ask("open", count, CONCURRENT, *CENTER_IDS, 0)))
+        sample = per_operation(stage, running, lambda: client.ask("open", count, CONCURRENT, *CENTER_IDS, 0))
         client.ask("drop")
     stage.quiet()
     return sample
@@ -131,7 +140,7 @@ def cycle(stage: Stage, running: Running, kind: Kind) -> Sample:
     with stage.load(running) as client:
         client.ask("cycle", stage.scale.warm_s, CONCURRENT, *CENTER_IDS)
         return per_operation(
-            *taken(running, lambda: client.ask("cycle", stage.scale.seconds, CONCURRENT, *CENTER_IDS))
+            stage, running, lambda: client.ask("cycle", stage.scale.seconds, CONCURRENT, *CENTER_IDS)
         )
 
 
@@ -156,7 +165,7 @@ def _echo(stage: Stage, running: Running, sessions: int, size: int) -> Sample:
         client.ask("open", sessions, CONCURRENT, *CENTER_IDS, 0)
         client.ask("echo", stage.scale.warm_s, size, sessions)
         sample = per_operation(
-            *taken(running, lambda: client.ask("echo", stage.scale.seconds, size, sessions))
+            stage, running, lambda: client.ask("echo", stage.scale.seconds, size, sessions)
         )
         client.ask("drop")
     stage.quiet()
@@ -184,7 +193,7 @@ def _push(stage: Stage, running: Running, kind: Kind, step_us: int) -> Sample:
     with stage.load(running) as client:
         client.ask("open", SESSIONS, CONCURRENT, *CENTER_IDS, 0)
         client.ask("echo", stage.scale.warm_s, SMALL_BYTES, SESSIONS)
-        sample = per_operation(*taken(running, pushed))
+        sample = per_operation(stage, running, pushed)
         client.ask("drop")
     stage.quiet()
     return sample
@@ -260,6 +269,22 @@ def _close_stall(stage: Stage, running: Msha) -> Sample:
     return {"stall_ms": stall / 1e3, "still_ms": still / 1e3}
 
 
+def share_cores(stage: Stage, running: Running, kind: Kind) -> Sample:
+    """Redirects, with the generator on whatever core is free, as the candidate is."""
+    assert not isinstance(running, Decider)
+    with load(running.port, core=None) as client:
+        client.ask("redirect", stage.scale.warm_s, CONCURRENT, *UNBJ_IDS)
+        return per_operation(
+            stage, running, lambda: client.ask("redirect", stage.scale.seconds, CONCURRENT, *UNBJ_IDS)
+        )
+
+
+def decision(stage: Stage, running: Running, kind: Kind) -> Sample:
+    """Decisions without sockets."""
+    assert isinstance(running, Decider)
+    return {"cpu_us": running.microseconds()}
+
+
 @dataclass(frozen=True, slots=True)
 class Workload:
     """A section of the table.
@@ -268,7 +293,7 @@ class Workload:
         unit: of the operation that the cost is of.
         kinds: who takes part.
         fresh: each measurement has a candidate that has done nothing before.
-        target: of msha, as a sentence for the table.
+        figure: by which candidates are compared; of a rate more is better, of all others less.
     """
 
     name: str
@@ -276,21 +301,22 @@ class Workload:
     unit: str
     kinds: tuple[str, ...]
     measure: Callable[[Stage, Running, Kind], Sample]
-    target: str = ""
+    figure: str = "cpu_us"
     fresh: bool = False
 
 
+_DECIDERS = ("decide", "decide-ranges", "decide-domains", "decide-both")
 _HANDSHAKES = ("msha", "nginx", "haproxy", "naive", "msha-log", "nginx-log", "direct")
 _RELAYS = ("msha", "nginx", "haproxy", "naive", "direct")
 
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
-        Workload("redirect", "handshake → 302", "handshake", _HANDSHAKES, redirect, "≥ 1.3"),
-        Workload("open", "handshake → 101", "handshake", _HANDSHAKES, open_sessions, "≥ 0.9"),
+        Workload("redirect", "handshake → 302", "handshake", ("nginx-close", *_HANDSHAKES), redirect),
+        Workload("open", "handshake → 101", "handshake", _HANDSHAKES, open_sessions),
         Workload("cycle", "handshake → 101, Close, end", "session", _HANDSHAKES, cycle),
-        Workload("echo", "echo, 200 sessions, 100 B", "round trip", _RELAYS, echo, "≥ 0.9"),
-        Workload("push", "push, 40,000 messages/s, even", "message", _RELAYS, push, "≥ 0.9"),
+        Workload("echo", "echo, 200 sessions, 100 B", "round trip", _RELAYS, echo),
+        Workload("push", "push, 40,000 messages/s, even", "message", _RELAYS, push),
         Workload("broadcast", "push, 40,000 messages/s, to all 200 at once", "message", _RELAYS, broadcast),
         Workload(
             "large-echo",
@@ -298,7 +324,6 @@ WORKLOADS: dict[str, Workload] = {
             "MB",
             ("msha", "nginx", "nginx-64k", *_RELAYS[2:]),
             large_echo,
-            "≥ 6, and ≥ 1.05 of nginx with 64k buffers",
         ),
         Workload(
             "memory",
@@ -306,17 +331,25 @@ WORKLOADS: dict[str, Workload] = {
             "session",
             ("msha", "nginx", "nginx-64k", "haproxy", "naive"),
             memory,
-            "≤ 1.5 kB",
+            figure="bytes",
             fresh=True,
         ),
         Workload(
             "close",
             "closing 5,000 of 9,000 sessions",
             "session",
-            ("msha",),
+            ("msha", "nginx", "haproxy", "naive"),
             close,
-            "≤ 30 µs, loop blocked ≤ 10 ms",
             fresh=True,
+        ),
+        Workload("decision", "one decision, in process", "decision", _DECIDERS, decision),
+        Workload(
+            "workers",
+            "two workers against one, redirects, load on the same cores",
+            "handshake",
+            ("msha-1", "msha-2"),
+            share_cores,
+            figure="rate",
         ),
     )
 }
