@@ -284,6 +284,7 @@ class Opening:
             server=asking.server,
             number=record.session,
             label=shell.log.label(record),
+            extensions=handshake.extensions(head),
         )
         shell.reactor.hand_over(self._client.fileno(), tunnel)
         shell.reactor.hand_over(server.fileno(), tunnel)

@@ -10,7 +10,7 @@ from msha.edge.tunnel import CHUNK_BYTES, MESSAGES_LIMIT_BYTES
 from msha.steering.wire import TEXT_LIMIT_BYTES
 from tests.edge.test_tunnel import Flood, eventually, freeze
 from tests.support.edge_worker import EdgeWorker, make_config, make_cutover, make_rule, make_snapshot
-from tests.support.websocket_wire import BackSource, frame
+from tests.support.websocket_wire import BackSource, frame, handshake_head
 
 MEBIBYTE = 1 << 20
 KIBIBYTE = 1 << 10
@@ -328,3 +328,30 @@ def test_an_idle_client_that_does_not_read_gets_what_was_queued_when_it_does(
     assert client.read_frame().payload == b"again"
     session.send(frame(b"and the back-source"))
     assert client.read_frame().payload == b"and the back-source"
+
+
+# Extensions
+
+
+@pytest.mark.parametrize(
+    ("extensions", "told"),
+    [
+        ("permessage-deflate", True),
+        ("Permessage-Deflate; server_no_context_takeover; client_max_window_bits=15", True),
+        ("x-webkit-deflate-frame", False),
+        ("permessage-deflate, mux", False),
+        ('permessage-deflate; a="b,c"', False),
+        ("permessage-bzip2; level=9", False),
+    ],
+)
+def test_a_session_with_an_extension_that_is_not_known_is_left_out(
+    worker: EdgeWorker, back_source: BackSource, speaker: Speaker, extensions: str, told: bool
+) -> None:
+    client = worker.connect()
+    client.send(handshake_head(router_id=1111))
+    session = back_source.take()
+    session.switch(extra=f"Sec-WebSocket-Extensions: {extensions}\r\n")
+    assert client.answer().headers["sec-websocket-extensions"] == extensions
+    assert speaker.send("ours") == (to(delivered=1) if told else to(extension=1))
+    session.send(frame(b"theirs"))
+    assert client.read_frame().payload == (b"ours" if told else b"theirs")
