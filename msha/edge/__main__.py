@@ -23,7 +23,8 @@ from msha.edge.process import (
     parse_bind,
     reserve,
 )
-from msha.edge.state import ControlAddress, StateDirectory
+from msha.edge.state import INSTANCE, ControlAddress, StateDirectory
+from msha.edge.succession import Succession, begin
 from msha.steering.errors import InvalidSnapshot, MshaError
 
 WORKERS_LIMIT = 256
@@ -73,10 +74,22 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--metrics-bind", metavar="HOST:PORT", help="where Prometheus reads /metrics; default: nowhere"
     )
+    run.add_argument(
+        "--take-over", type=Path, metavar="DIR", help="state directory of the node whose port this one takes"
+    )
+    run.add_argument(
+        "--take-over-drain-s",
+        type=_seconds,
+        metavar="S",
+        help="how long that one may drain; default: its own",
+    )
     gone = commands.add_parser(
         "leave", help="leave for good: the node counts no more and needs a new enrolment"
     )
     gone.add_argument("--state-dir", type=Path, required=True, metavar="DIR")
+    gone.add_argument(
+        "--drain-s", type=_seconds, default=None, metavar="S", help="how long a drain may take from now on"
+    )
     return top
 
 
@@ -86,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_to_stderr()
     try:
         if options.command == "leave":
-            leave(options.state_dir)
+            leave(options.state_dir, options.drain_s)
             sys.stdout.write("left\n")
             return Exit.DONE
         return _run(options)
@@ -116,19 +129,38 @@ def _run_with_console(options: argparse.Namespace, host: str, port: int) -> int:
     read_token(options.token_file)
     default = os.environ.get("STATE_DIRECTORY") or ".msha-edge"
     path = options.state_dir or Path(default)
-    with reserve(host, port) as reserved:
+    succession = _succession(options, path, host, port)
+    with reserve(host, port, shared=succession is not None) as reserved:
         directory = StateDirectory.open(path.absolute())
         try:
             directory.write_control(control)
-            agent = Agent(_options(options, directory.lock_fd), reserved, directory, control)
+            agent = Agent(_options(options, directory.lock_fd), reserved, directory, control, succession)
             return _serve(agent)
         finally:
             directory.close()
 
 
+def _succession(options: argparse.Namespace, own: Path, host: str, port: int) -> Succession | None:
+    """What ``--take-over`` asks for, or None where there is nothing (more) to take over."""
+    path: Path | None = options.take_over
+    if path is None:
+        if options.take_over_drain_s is not None:
+            raise UsageError("--take-over-drain-s goes with --take-over.")
+        return None
+    if not (path / INSTANCE).is_file():
+        raise UsageError(f"--take-over {path}: that is not the state directory of an edge.")
+    if path.resolve() == own.resolve():
+        raise UsageError("--take-over names this node's own --state-dir; give the new node one of its own.")
+    if port == 0:
+        raise UsageError("With --take-over give --bind the port of the node that is taken over, not 0.")
+    return begin(path.absolute(), own, host, port, options.take_over_drain_s)
+
+
 def _run_from_file(options: argparse.Namespace, host: str, port: int) -> int:
     if options.unit is None or options.token_file is not None:
         raise UsageError("With --snapshot give --unit, and no --token-file: no console is asked.")
+    if options.take_over is not None or options.take_over_drain_s is not None:
+        raise UsageError("--take-over goes with --control: only an enrolled node may follow another one.")
     if options.leave_on_exit:
         raise UsageError("--leave-on-exit goes with --control: a node without a console cannot leave it.")
     try:

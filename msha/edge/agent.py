@@ -22,7 +22,16 @@ from msha.edge.messages import Outcome
 from msha.edge.metrics import Standing
 from msha.edge.parking import must_park
 from msha.edge.process import EdgeProcess, Exit, Options, Stop, software
-from msha.edge.state import ControlAddress, Description, Identity, StateDirectory, Stored, Tombstone
+from msha.edge.state import (
+    ControlAddress,
+    Description,
+    Identity,
+    RunningAgent,
+    StateDirectory,
+    Stored,
+    Tombstone,
+)
+from msha.edge.succession import Succession
 from msha.edge.workers import NotApplied, Order, Posture, Stats
 from msha.steering.errors import InvalidSnapshot, MshaError, Terminal
 from msha.steering.phases import Phase
@@ -66,7 +75,12 @@ class Agent(EdgeProcess):
     """
 
     def __init__(
-        self, options: Options, reserved: socket.socket, directory: StateDirectory, control: ControlAddress
+        self,
+        options: Options,
+        reserved: socket.socket,
+        directory: StateDirectory,
+        control: ControlAddress,
+        succession: Succession | None = None,
     ) -> None:
         super().__init__(options, reserved, (directory.lock_fd,))
         # process
@@ -75,6 +89,8 @@ class Agent(EdgeProcess):
         self.client = ControlClient(control.url, Path(control.token_file), self)
         self.identity: Identity | None = directory.floor.identity if directory.floor else None
         self._probes: set[asyncio.Task[None]] = set()
+        self._succession = succession
+        self._ready = asyncio.Event()
         # what the node has
         self.on_disk: Snapshot | None = None
         self.snapshot: Snapshot | None = None
@@ -90,6 +106,8 @@ class Agent(EdgeProcess):
         self._told_exited = -1
         self._reported: tuple[object, ...] = ()
         self._read_disk()
+        if succession is not None and self.identity is not None:
+            succession.check(self.identity)
 
     # ---- the process
 
@@ -111,10 +129,43 @@ class Agent(EdgeProcess):
     def works(self) -> list[Coroutine[Any, Any, None]]:
         if self.identity is not None:
             self.start_fleet(self.identity.unit)
-        return [self.client.run(), self._apply_forever()]
+        self.directory.take_request()  # meant for an agent before us
+        self._say_who_runs()
+        return [self.client.run(), self._apply_forever(), self._succeed()]
+
+    async def _succeed(self) -> None:
+        """The node whose port this one takes over leaves as soon as this one serves."""
+        await self._ready.wait()
+        if self._succession is not None:
+            assert self.fleet is not None
+            try:
+                await self._succession.complete(self.fleet, lambda: not self.draining)
+                await self._succession.until_left(self.fleet)
+            except Exception:
+                # The port has two nodes then, which an operator can end; it must not be left with none.
+                log.exception("taking_over_failed")
+        await asyncio.Event().wait()
+
+    def _say_who_runs(self, *, leaving: bool = False) -> None:
+        try:
+            self.directory.write_agent(RunningAgent(os.getpid(), self.address, leaving))
+        except OSError as error:  # a node that cannot be taken over serves all the same
+            log.warning("agent_file_not_written", path=str(self.directory.path), reason=str(error))
+
+    def leave(self) -> None:
+        request = self.directory.take_request()
+        if request is not None:
+            drain_s = self.options.drain_s if request.drain_s is None else request.drain_s
+            self.drain_within(drain_s, hand_over=request.hand_over)
+        if request is not None and self.turn_into_leaving():
+            self._say_who_runs(leaving=True)
+        else:
+            super().leave()
 
     def changed(self) -> None:
         super().changed()
+        if self._listening:
+            self._ready.set()
         self._tell_drained()
         self._tell_exited()
         has = self._shape()
@@ -134,6 +185,8 @@ class Agent(EdgeProcess):
 
     async def finish(self) -> int:
         assert self._stop is not None
+        if self._stop.leave:
+            self._say_who_runs(leaving=True)
         if self._stop.code is not Exit.REVOKED:
             await self.drain()
         if self.fleet is not None:
@@ -219,6 +272,8 @@ class Agent(EdgeProcess):
 
     def welcomed(self, welcome: Welcome) -> None:
         identity = Identity(welcome.node, welcome.unit, welcome.namespace_id)
+        if self._succession is not None:
+            self._succession.check(identity)
         known = self.identity
         if known is not None and (known.unit, known.namespace_id) != (identity.unit, identity.namespace_id):
             path = self.directory.path
@@ -260,6 +315,8 @@ class Agent(EdgeProcess):
     def synced(self, until: float) -> None:
         if self.fleet is not None:
             self.fleet.sync(until)
+            if until and self.snapshot is not None and self.fleet.posture is Posture.IDLE:
+                self._open()
 
     def revoked(self, reason: str) -> None:
         log.error("revoked", reason=reason)
@@ -438,9 +495,19 @@ class Agent(EdgeProcess):
         log.info("applied", version=snapshot.version, digest=snapshot.digest, epoch=snapshot.epoch)
         self._tell_ack()
         self._tell_drained()
-        if not self._barred and not self._stopping.is_set():
-            self.fleet.listen()
+        self._open()
         self.client.report()
+
+    def _open(self) -> None:
+        """The workers listen, unless there is a reason not to.
+
+        One is a node that still serves on our port: it gives redirects that a node which is not in sync yet
+        must not give (PROTOCOL S), so that a client would be turned away that comes to us too early.
+        """
+        assert self.fleet is not None
+        alone = self._succession is None or not self._succession.pending
+        if not self._barred and not self._stopping.is_set() and (alone or self.client.in_sync):
+            self.fleet.listen()
 
     def _refuse(self, deliver: Deliver, reason: str) -> None:
         log.error("refused", version=deliver.version, reason=reason)

@@ -6,7 +6,6 @@ A node counts until the console has noted `left`; a node that could not tell it 
 import asyncio
 import os
 import select
-import signal
 import time
 from pathlib import Path
 
@@ -15,8 +14,9 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
 from msha.edge.control import DIAL_TIMEOUT_S, Unreachable, dial, hang_up
+from msha.edge.neighbour import Neighbour
 from msha.edge.process import software
-from msha.edge.state import ControlAddress, StateDirectory, Tombstone, holder
+from msha.edge.state import ControlAddress, LeaveRequest, StateDirectory, Tombstone
 from msha.steering.errors import InvalidMessage, MshaError, Terminal, Transient
 from msha.steering.wire import (
     Confirm,
@@ -43,15 +43,19 @@ class CannotLeave(Terminal):
     """The node cannot be made to leave as asked."""
 
 
-def leave(path: Path) -> None:
+def leave(path: Path, drain_s: float | None = None) -> None:
     """The node of this state directory has left and the console knows, whether its agent ran or not.
+
+    Args:
+        drain_s: how long the sessions of a running agent may take to end, from now on; None for as long as
+            its own options say, and for no longer at all if it is draining already.
 
     Raises:
         MshaError: says what is missing.
     """
     if not (path / "instance").exists():
         raise CannotLeave(f"{path} is not the state directory of an edge.")
-    _stop_agent(path)
+    _stop_agent(path, None if drain_s is None else LeaveRequest(drain_s))
     directory = StateDirectory.open(path, wait_s=5.0)
     try:
         enrolment = directory.floor.enrolment if directory.floor else None
@@ -196,19 +200,12 @@ def not_told(directory: StateDirectory, error: MshaError) -> str:
     )
 
 
-def _stop_agent(path: Path) -> None:
+def _stop_agent(path: Path, request: LeaveRequest | None) -> None:
     """No agent runs on the directory; one that ran was asked to leave and took its time to drain."""
-    pid = holder(path)
-    if pid is None:
-        return
+    agent = Neighbour.look(path)
     try:
-        agent = os.pidfd_open(pid)
+        with agent.process() as ended:
+            agent.ask_to_leave(request)
+            select.select([ended], [], [])
     except ProcessLookupError:
         return
-    try:
-        if holder(path) == pid:  # the number still belongs to the process that holds the lock
-            log.info("asking_agent_to_leave", pid=pid)
-            signal.pidfd_send_signal(agent, signal.SIGUSR1)
-            select.select([agent], [], [])
-    finally:
-        os.close(agent)

@@ -79,6 +79,9 @@ class Stop:
     leave: bool = False
 
 
+LEAVE = Stop(Exit.DONE, "the edge leaves", leave=True)
+
+
 def parse_bind(text: str) -> tuple[str, int]:
     """Host and port of ``HOST:PORT`` or ``[IPv6]:PORT``; the host is an address.
 
@@ -107,18 +110,21 @@ def format_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def reserve(host: str, port: int) -> socket.socket:
+def reserve(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """A bound socket that does not listen: the port is known and stays ours while workers come and go.
 
     Workers share the port with SO_REUSEPORT, which would also let two nodes share it by mistake; so
     somebody else who listens there already is looked for first.
+
+    Args:
+        shared: who else listens there has been looked at, and may.
 
     Raises:
         InvalidBind: the port is taken, or the address is not of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        if port:
+        if port and not shared:
             with socket.socket(family, socket.SOCK_STREAM) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((host, port))
@@ -180,6 +186,9 @@ class EdgeProcess:
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
         self._announced = False
+        self._drain_s = options.drain_s
+        self._drain_due = 0.0
+        self._hand_over = False
 
     @property
     def address(self) -> str:
@@ -261,6 +270,17 @@ class EdgeProcess:
         """The operator asked to read again what can be read again (SIGHUP)."""
         log.info("nothing_to_reload")
 
+    def leave(self) -> None:
+        """The process ends for good (SIGUSR1)."""
+        self.stop(LEAVE)
+
+    def turn_into_leaving(self) -> bool:
+        """Whether the process is ending as asked already, and leaves now, too; it is in no more hurry."""
+        if self._stop is None or self._stop.code is not Exit.DONE:
+            return False
+        self._stop = LEAVE
+        return True
+
     async def finish(self) -> int:
         """The exit code, once sessions were drained and the workers are gone."""
         assert self._stop is not None
@@ -273,9 +293,34 @@ class EdgeProcess:
         """No worker listens, and sessions have ended or had their time."""
         if self.fleet is None:
             return
-        self.fleet.drain(self.options.drain_s)
-        emptied = await self.fleet.until_empty(self.options.drain_s + DRAIN_GRACE_S, self._hurry)
+        emptied, due = False, 0.0
+        self._begin_drain()
+        while not emptied and not self._hurry.is_set() and due != self._drain_due:
+            due = self._drain_due
+            left_s = max(due - time.monotonic(), 0.0)
+            emptied = await self.fleet.until_empty(left_s, self._drain_is_other_than(due))
         log.info("drained", complete=emptied, sessions=self.fleet.totals().sessions)
+
+    def drain_within(self, seconds: float, *, hand_over: bool = False) -> None:
+        """The drain, now or when it comes, lets sessions end for so long from then on.
+
+        Args:
+            hand_over: another process listens on the port by now; no connection is lost on the way to it.
+        """
+        self._drain_s = seconds
+        self._hand_over = self._hand_over or hand_over
+        if self._drain_due and self.fleet is not None:
+            self._begin_drain()
+            self.fleet.notice()
+
+    def _begin_drain(self) -> None:
+        assert self.fleet is not None
+        seconds = self.fleet.drain(self._drain_s, hand_over=self._hand_over)
+        self._drain_due = time.monotonic() + seconds + DRAIN_GRACE_S
+        log.info("draining", seconds=self._drain_s, hand_over=self._hand_over)
+
+    def _drain_is_other_than(self, due: float) -> Callable[[], bool]:
+        return lambda: self._hurry.is_set() or self._drain_due != due
 
     def ended(self, stop: Stop) -> int:
         """The exit code; a failure has been told on stderr."""
@@ -317,11 +362,10 @@ class EdgeProcess:
     def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         term = Stop(Exit.DONE, "the edge stops", leave=self.options.leave_on_exit)
-        leave = Stop(Exit.DONE, "the edge leaves", leave=True)
         handlers = {
             signal.SIGTERM: lambda: self.stop(term),
             signal.SIGINT: lambda: self.stop(term),
-            signal.SIGUSR1: lambda: self.stop(leave),
+            signal.SIGUSR1: self.leave,
             signal.SIGHUP: self.reload,
         }
         for number, handler in handlers.items():

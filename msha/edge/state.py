@@ -36,6 +36,8 @@ BODY = "snapshot.json"
 DESCRIPTION = "snapshot.meta"
 TOMBSTONE = "tombstone"
 CONTROL = "control"
+AGENT = "agent"
+LEAVE = "leave"
 
 #: The reason of a tombstone whose text is lost.
 UNREADABLE = "unreadable"
@@ -179,6 +181,33 @@ class ControlAddress:
     token_file: str
 
 
+@dataclass(frozen=True, slots=True)
+class RunningAgent:
+    """What the agent of a node says of itself for as long as it runs.
+
+    Attributes:
+        address: where its workers listen.
+        leaving: whether it has been told to leave and does so.
+    """
+
+    pid: int
+    address: str
+    leaving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveRequest:
+    """How the agent shall leave; it looks for one when it gets the signal.
+
+    Attributes:
+        drain_s: how long sessions may take to end, or None for as long as the agent's options say.
+        hand_over: another node of the unit listens on the port by now.
+    """
+
+    drain_s: float | None = None
+    hand_over: bool = False
+
+
 class StateDirectory:
     """A locked state directory; the lock lasts until this process and every child given the descriptor ended.
 
@@ -294,6 +323,25 @@ class StateDirectory:
         except (OSError, ValueError, TypeError):
             return None
 
+    def write_agent(self, agent: RunningAgent) -> None:
+        """Other commands on this machine can read what the agent says of itself.
+
+        Raises:
+            OSError: the disk refused.
+        """
+        self._write(AGENT, _json(asdict(agent)))
+
+    def take_request(self) -> LeaveRequest | None:
+        """The request that lay there, or None; it is gone."""
+        taken = self.path / f".{LEAVE}.taken"
+        try:
+            (self.path / LEAVE).rename(taken)
+            raw = json.loads(taken.read_bytes())
+            drain_s = raw["drain_s"]
+            return LeaveRequest(None if drain_s is None else float(drain_s), bool(raw["hand_over"]))
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
     def _read(self) -> None:
         self.instance = self._read_instance()
         self.tombstone = self._read_tombstone()
@@ -325,7 +373,7 @@ class StateDirectory:
             return None
         try:
             return Tombstone(
-                **_checked(json.loads(raw), {"enrolment": int, "reason": str, "at": str, "told": bool})
+                **checked(json.loads(raw), {"enrolment": int, "reason": str, "at": str, "told": bool})
             )
         except (ValueError, TypeError):
             # Unreadable is not absent: it stays in force until the node is enrolled anew.
@@ -358,24 +406,43 @@ class StateDirectory:
             self.torn = f"{BODY} does not have the digest of version {described.version}"
 
     def _write(self, name: str, data: bytes) -> None:
-        temporary = self.path / f".{name}.new"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            view = memoryview(data)
-            while view:
-                view = view[os.write(descriptor, view) :]
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.rename(self.path / name)
-        self._sync()
+        _replace(self.path / name, data)
 
     def _sync(self) -> None:
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(self.path)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """The file holds the data, on disk; a crash leaves it whole, as it was or as it is.
+
+    Raises:
+        OSError: the disk refused; the file is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    temporary.rename(path)
+    _sync(path.parent)
+
+
+def write_request(path: Path, request: LeaveRequest) -> None:
+    """The agent that runs on the directory finds the request when it gets the signal.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    _replace(path / LEAVE, _json(asdict(request)))
+
+
+def withdraw_request(path: Path) -> None:
+    """No request lies there."""
+    (path / LEAVE).unlink(missing_ok=True)
 
 
 def holder(path: Path) -> int | None:
@@ -385,18 +452,34 @@ def holder(path: Path) -> int | None:
     """
     try:
         pid = int((path / LOCK).read_text(encoding="ascii") or "0")
-        wanted = (path / LOCK).stat()
-        descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
+        return pid if _has_open(pid, (path / LOCK).stat()) else None
     except (OSError, ValueError):
         return None
+
+
+def processes_on(path: Path) -> list[int]:
+    """The process ids of the agent and the workers that run on the directory, as far as we may see them."""
+    try:
+        wanted = (path / LOCK).stat()
+    except OSError:
+        return []
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if _has_open(pid, wanted)]
+
+
+def _has_open(pid: int, wanted: os.stat_result) -> bool:
+    try:
+        descriptors = list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return False
     for descriptor in descriptors:
         try:
             found = descriptor.stat()
         except OSError:
             continue
         if (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino):
-            return pid
-    return None
+            return True
+    return False
 
 
 def _lock(path: Path, lock_fd: int, wait_s: float) -> None:
@@ -416,20 +499,28 @@ def _lock(path: Path, lock_fd: int, wait_s: float) -> None:
     os.pwrite(lock_fd, f"{os.getpid()}\n".encode(), 0)
 
 
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _json(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, ensure_ascii=False, sort_keys=True).encode() + b"\n"
 
 
 def _description(raw: object) -> Description:
     return Description(
-        **_checked(
+        **checked(
             raw,
             {"version": int, "digest": str, "enrolment": int, "node": str, "unit": str, "namespace_id": str},
         )
     )
 
 
-def _checked(raw: object, wanted: Mapping[str, type]) -> dict[str, Any]:
+def checked(raw: object, wanted: Mapping[str, type]) -> dict[str, Any]:
     """The wanted members of a JSON object.
 
     Raises:

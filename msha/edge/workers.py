@@ -13,6 +13,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,12 @@ LONGEST_RESTART_DELAY_S = 2.0
 EXIT_TIMEOUT_S = 3.0
 #: How long the words of a process that has exited may still take to be read.
 LAST_WORDS_S = 1.0
+#: How long a listener that hands its port over runs dry. Whoever has begun to connect has sent the request by
+#: then, or has been accepted without it a second after the first segment; one that was lost is sent again
+#: after a second, too.
+HAND_OVER_S = 3.0
+#: How long a worker may take to say that it steers new connections.
+PREFER_TIMEOUT_S = 2.0
 #: Adding up the bytes of open sessions takes a worker 0.1 ms for each thousand; not asked more often.
 REPORT_EVERY_S = 0.5
 #: The worst delay of a worker's loop is remembered so long, for scrapers that come rarely, or are several.
@@ -140,6 +147,7 @@ class Worker:
         self.parked = False
         self.empty = False
         self.drained_epoch = -1
+        self.preferring = 0
         self.stats = Stats()
         self.stats_at = started_at
         self.lag = Highest(LAG_WINDOW_S)
@@ -182,6 +190,7 @@ class Fleet:
         self._order: Order | None = None
         self._sync_until = 0.0
         self._drain_s = 0.0
+        self._listen_until = 0.0
         # observed
         self._workers: dict[int, Worker] = {}
         self._failures: Counter[int] = Counter()
@@ -318,10 +327,35 @@ class Fleet:
         """Workers close their listeners and all their sessions."""
         self._move(Posture.PARKED)
 
-    def drain(self, seconds: float) -> None:
-        """Workers stop listening and end their sessions within that time."""
+    def drain(self, seconds: float, *, hand_over: bool = False) -> float:
+        """Workers stop listening and end their sessions; in how many seconds that should be done.
+
+        Called again, it gives the sessions that are left this time from now on.
+
+        Args:
+            seconds: for the sessions to end.
+            hand_over: somebody else listens on the port: whoever was about to connect to us is served first.
+        """
+        now = time.monotonic()
+        if hand_over and self._posture is Posture.LISTENING:
+            self._listen_until = now + HAND_OVER_S
         self._drain_s = seconds
         self._move(Posture.DRAINING)
+        return max(self._listen_until - now, 0.0) + seconds
+
+    async def prefer(self, first: int) -> bool:
+        """Whether new connections go to our listeners only, where ``first`` others joined the port before."""
+        line = _line({"do": "prefer", "first": first, "count": self._count})
+        for worker in self._workers.values():
+            worker.tell(line)
+        return await self._until(
+            lambda: all(worker.preferring for worker in self._workers.values()), PREFER_TIMEOUT_S
+        )
+
+    def prefer_none(self) -> None:
+        """New connections are spread over all listeners of the port."""
+        for worker in self._workers.values():
+            worker.tell(_line({"do": "prefer", "first": 0, "count": 0}))
 
     def sync(self, until: float) -> None:
         """Workers are in sync until then (monotonic seconds); 0 is not at all."""
@@ -393,9 +427,9 @@ class Fleet:
             await self._until(answered, timeout_s)
             self._reported_at = loop.time()
 
-    async def until_empty(self, timeout_s: float, hurry: asyncio.Event) -> bool:
-        """Whether the drain ended within the time and before somebody was in a hurry."""
-        return await self._until(lambda: self.empty or hurry.is_set(), timeout_s) and self.empty
+    async def until_empty(self, timeout_s: float, enough: Callable[[], bool]) -> bool:
+        """Whether the drain ended within the time and before there was enough of it."""
+        return await self._until(lambda: self.empty or enough(), timeout_s) and self.empty
 
     async def stop(self, reason: str) -> None:
         """No worker process is left; sessions that were still open got a Close with 1012."""
@@ -438,7 +472,8 @@ class Fleet:
             case Posture.PARKED:
                 worker.tell(_line({"do": "park"}))
             case Posture.DRAINING:
-                worker.tell(_line({"do": "drain", "seconds": self._drain_s}))
+                until = {"listen_until": self._listen_until, "listeners": self._count}
+                worker.tell(_line({"do": "drain", "seconds": self._drain_s, **until}))
             case _:
                 pass
 
@@ -458,6 +493,8 @@ class Fleet:
                 worker.refused = (int(said["version"]), str(said["reason"]))
             case "listening":
                 worker.listening, self._listened = True, True
+            case "preferring":
+                worker.preferring = int(said["count"])
             case "parked":
                 worker.listening, worker.parked = False, True
             case "drained":
@@ -538,7 +575,7 @@ class Fleet:
                     self._hear(worker, json.loads(line))
                 except (ValueError, KeyError, TypeError, AttributeError) as error:
                     log.error("worker_not_understood", slot=worker.slot, problem=repr(error))
-                self._notice()
+                self.notice()
         except (OSError, ValueError) as error:
             log.error("worker_not_readable", slot=worker.slot, problem=repr(error))
         finally:
@@ -572,7 +609,7 @@ class Fleet:
             log.info("worker_exited", slot=worker.slot, pid=worker.process.pid, code=code)
         else:
             self._restart_later(worker, code)
-        self._notice()
+        self.notice()
 
     def _restart_later(self, worker: Worker, code: int) -> None:
         loop = asyncio.get_running_loop()
@@ -585,7 +622,8 @@ class Fleet:
         log.error("worker_crashed", slot=worker.slot, pid=worker.process.pid, code=code, restart_in_s=delay)
         self._restarts[worker.slot] = loop.call_later(delay, self._start_worker, worker.slot)
 
-    def _notice(self) -> None:
+    def notice(self) -> None:
+        """Whoever waits for a fact looks again."""
         self._changed()
         for waiter in self._waiters:
             if not waiter.done():
