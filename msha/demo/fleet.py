@@ -278,6 +278,7 @@ class Fleet:
                 "--token-file": str(self.directory / f"{name.removeprefix('edge-')}.token"),
                 "--state-dir": str(self.directory / name),
                 "--workers": str(self.plan.edge_workers),
+                "--metrics-bind": f"{address.host}:0",
             }
             words = [word for option in options.items() for word in option]
             argv = [sys.executable, "-m", "msha.edge", "run", *words]

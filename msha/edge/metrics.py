@@ -97,7 +97,9 @@ class NodeMetrics(Collector):
             "What runs here, and as which node; always 1.",
             labels=["version", "python", "unit", "node"],
         )
-        build.add_metric([self.software, platform.python_version(), standing.unit, standing.node], 1)
+        build.add_metric(
+            [self.software.removeprefix("msha/"), platform.python_version(), standing.unit, standing.node], 1
+        )
         yield build
         yield _gauge("msha_edge_listening", "1 while every worker takes connections.", standing.listening)
         yield _gauge(
