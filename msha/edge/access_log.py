@@ -97,8 +97,9 @@ class AccessLog:
         self._second_text = ""
         self.dropped = 0
 
-    def handshake(self, record: HandshakeRecord, now: float) -> None:
+    def handshake(self, record: HandshakeRecord) -> None:
         """A handshake has had its answer."""
+        now = time.monotonic()
         # Half the cost of a JSON encoder: only what a peer can choose needs quoting.
         head = record.head
         if head is None:
@@ -121,8 +122,9 @@ class AccessLog:
             line += f',"session":{record.session}'
         self._lines.append(f"{line}}}\n".encode(errors="replace"))
 
-    def session_end(self, tunnel: Tunnel, now: float) -> None:
+    def session_end(self, tunnel: Tunnel) -> None:
         """A session is over."""
+        now = time.monotonic()
         line = (
             f'{{"event":"session_end","timestamp":"{self._timestamp()}","unit":"{self._unit}",'
             f'"session":{tunnel.number},{tunnel.label},'
@@ -168,10 +170,10 @@ class NoAccessLog(AccessLog):
         """There will be no last line."""
         return ""
 
-    def handshake(self, record: HandshakeRecord, now: float) -> None:
+    def handshake(self, record: HandshakeRecord) -> None:
         """Not of interest."""
 
-    def session_end(self, tunnel: Tunnel, now: float) -> None:
+    def session_end(self, tunnel: Tunnel) -> None:
         """Not of interest."""
 
 

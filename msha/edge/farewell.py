@@ -39,7 +39,10 @@ def bid(
         reactor.close(sock)
         return
     if sent == len(answer) and not unread:
-        reactor.close(sock)
+        if watched:
+            reactor.close(sock)
+        else:
+            sock.close()
         return
     farewell = Farewell(reactor, linger, sock, answer[sent:])
     if watched:

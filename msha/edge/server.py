@@ -161,7 +161,7 @@ class Shell:
         pair = (record.decision, record.reason)
         answered[pair] = answered.get(pair, 0) + 1
         if record.decision != "http" or record.status >= 400:  # health checks would fill the log
-            self.log.handshake(record, self.reactor.now())
+            self.log.handshake(record)
 
     # As an endpoint of the reactor
 
@@ -213,7 +213,7 @@ class Shell:
         self.log.flush()
 
     def _session_finished(self, tunnel: Tunnel) -> None:
-        self.log.session_end(tunnel, self.reactor.now())
+        self.log.session_end(tunnel)
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from msha.steering.errors import InvalidRouterId
-from msha.steering.router_id import Request, RouterId, SourceKind
-from msha.steering.snapshot import DomainEntry, Route, Snapshot, UnitTypeRule
+from msha.steering.router_id import Request, SourceKind
+from msha.steering.snapshot import DomainEntry, Route, Snapshot
 
 __all__ = [
     "Decision",
@@ -47,6 +47,10 @@ class Reason(StrEnum):
     INVALID_ROUTER_ID = "invalid_router_id"
     UNTAGGED_REJECTED = "untagged_rejected"
     NO_BACK_SOURCE = "no_back_source"
+
+
+# Looking a member up in its class costs as much as a range.
+_OWNED, _WRONG_UNIT = Reason.OWNED, Reason.WRONG_UNIT
 
 
 class Tunnel(NamedTuple):
@@ -135,7 +139,9 @@ def decide(snapshot: Snapshot, unit: str, request: Request, in_sync: bool = True
     except InvalidRouterId as error:
         return Refuse(Reason.INVALID_ROUTER_ID, 400, f"{error}.")
 
-    query, issuer_version = _without_version(request.query)
+    query, issuer_version = request.query, None
+    if VERSION_PARAMETER in query:
+        query, issuer_version = _without_version(query)
     if found is None:
         match rule.untagged:
             case "reject":
@@ -152,7 +158,7 @@ def decide(snapshot: Snapshot, unit: str, request: Request, in_sync: bool = True
         if snapshot.cutover is not None and snapshot.frozen(unit, unit_type, router_id):
             return Hold(Reason.FROZEN, unit_type, router_id)
         owner = rule.table.owner(router_id)
-        reason = Reason.OWNED if owner == unit else Reason.WRONG_UNIT
+        reason = _OWNED if owner == unit else _WRONG_UNIT
 
     if owner == unit:
         if route is None or not route.servers:
@@ -166,7 +172,9 @@ def decide(snapshot: Snapshot, unit: str, request: Request, in_sync: bool = True
         return Drop(Reason.STALE_VERSION, unit_type, router_id)
     if by_unit is not None:
         query = _joined(query, f"{VERSION_PARAMETER}={snapshot.version}")
-    query = _with_cookie_id(query, rule, found)
+    if found is not None and found.source.kind is SourceKind.COOKIE and rule.query_name is not None:
+        # Clients drop cookies across hosts, so an id that came by cookie travels in the query.
+        query = _joined(query, f"{rule.query_name}={quote(found.text, safe='')}")
     location = _location(domain, owner, request, query)
     return Redirect(reason, location, owner, unit_type, router_id)
 
@@ -177,19 +185,10 @@ def _any_route(domain: DomainEntry, path: str) -> bool:
 
 
 def _without_version(query: str) -> tuple[str, int | None]:
-    if VERSION_PARAMETER not in query:
-        return query, None
     values = _VERSION.findall(query)
     kept = "&".join(pair for pair in query.split("&") if not pair.startswith(f"{VERSION_PARAMETER}="))
     versions = [int(value) for value in values if value.isascii() and value.isdigit() and len(value) <= 16]
     return kept, max(versions, default=None)
-
-
-def _with_cookie_id(query: str, rule: UnitTypeRule, found: RouterId | None) -> str:
-    """Clients drop cookies across hosts, so an id that came by cookie travels in the query."""
-    if found is None or found.source.kind is not SourceKind.COOKIE or rule.query_name is None:
-        return query
-    return _joined(query, f"{rule.query_name}={quote(found.text, safe='')}")
 
 
 def _joined(query: str, pair: str) -> str:

@@ -191,11 +191,14 @@ class RouterIdReader:
     key_space: KeySpace
     _finders: tuple[tuple[Source, "Finder"], ...] = field(init=False, repr=False, compare=False)
     _steps: tuple["Step", ...] = field(init=False, repr=False, compare=False)
+    #: Of the one modulo that is all there is to do; 0 if there is nothing to do, None if there is more.
+    _divisor: int | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         finders = tuple((source, _FINDERS[source.kind](source.name)) for source in self.sources)
         object.__setattr__(self, "_finders", finders)
         object.__setattr__(self, "_steps", tuple(map(_step, self.transforms)))
+        object.__setattr__(self, "_divisor", _only_divisor(self.transforms))
 
     def read(self, request: Request) -> RouterId | None:
         """The routerId, or None for untagged traffic.
@@ -215,14 +218,20 @@ class RouterIdReader:
     def _number(self, text: str) -> int:
         if len(text) > VALUE_LENGTH_LIMIT:
             raise Unusable(f"is longer than {VALUE_LENGTH_LIMIT} characters")
-        value: str | int = text
-        for step in self._steps:
-            value = step(value)
-        number = _digits(value)
+        if text.isascii() and text.isdigit() and self._divisor is not None:
+            number = int(text) % self._divisor if self._divisor else int(text)
+        else:
+            number = self._transformed(text)
         key_space = self.key_space
         if not key_space.min <= number <= key_space.max:
             raise Unusable(f"{number} leaves the key space {key_space}")
         return number
+
+    def _transformed(self, text: str) -> int:
+        value: str | int = text
+        for step in self._steps:
+            value = step(value)
+        return _digits(value)
 
 
 class Unusable(Exception):
@@ -252,6 +261,16 @@ def _step(transform: Transform) -> Step:
             return lambda value: str(value)[-length:]
         case _:
             return lambda value: zlib.crc32(str(value).encode())
+
+
+def _only_divisor(transforms: tuple[Transform, ...]) -> int | None:
+    match transforms:
+        case ():
+            return 0
+        case (Transform(TransformKind.MODULO, int(divisor)),):
+            return divisor
+        case _:
+            return None
 
 
 #: The text in one source, or None if it carries none.

@@ -171,7 +171,7 @@ def test_what_a_client_sends_cannot_forge_a_line(lines: Lines, evil: str) -> Non
     record.head.key = evil.encode()
     record.head.host = record.head.path = record.unit_type = evil
     record.add_tried(evil)
-    log.handshake(record, 1.0)
+    log.handshake(record)
     log.flush()
     (line,) = lines.lines
     assert {line[name] for name in ("key", "host", "path", "unit_type", "tried")} == {evil}
@@ -181,7 +181,7 @@ def test_control_characters_do_not_break_a_line(lines: Lines) -> None:
     log = AccessLog(lines, "center")
     record = HandshakeRecord(("192.0.2.1", 5), 0.0)
     record.line = b"\x16\x03\x01\x0b\0\x7f\xff"
-    log.handshake(record, 1.0)
+    log.handshake(record)
     log.flush()
     assert lines.lines[0]["path"] == "\x16\x03\x01\x0b\0\x7f\xff"
 
@@ -223,7 +223,7 @@ def test_a_log_file_is_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "access.log"
     path.write_text("before\n")
     log = open_access_log(str(path), "center")
-    log.handshake(HandshakeRecord(("192.0.2.1", 5), 0.0), 1.0)
+    log.handshake(HandshakeRecord(("192.0.2.1", 5), 0.0))
     log.close()
     before, line = path.read_text().splitlines()
     assert before == "before"
@@ -233,6 +233,6 @@ def test_a_log_file_is_appended_to(tmp_path: Path) -> None:
 def test_no_log_is_written_when_it_is_off() -> None:
     log = open_access_log("off", "center")
     record = HandshakeRecord(("192.0.2.1", 5), 0.0)
-    log.handshake(record, 1.0)
+    log.handshake(record)
     assert log.label(record) == ""
     log.close()
