@@ -133,7 +133,7 @@ def _no_other(scene: Scene, _answers: Answered) -> Verdict:
 def _nodes_current(scene: Scene, _answers: Answered) -> Verdict:
     faults = []
     for node in scene.nodes:
-        fault = _fault(node, scene.newest)
+        fault = _fault(node, scene)
         if fault:
             faults.append(gettext("%(node)s %(fault)s") % {"node": node.name, "fault": fault})
     faults += list(_unserved(scene))
@@ -146,8 +146,9 @@ def _nodes_current(scene: Scene, _answers: Answered) -> Verdict:
     )
 
 
-def _fault(node: EdgeNode, newest: publishing.Snapshot) -> str:
+def _fault(node: EdgeNode, scene: Scene) -> str:
     """Why the node is not ready, or ""."""
+    newest = scene.newest
     if not node.connected:
         return gettext("is not connected")
     if not node.live:
@@ -166,9 +167,15 @@ def _fault(node: EdgeNode, newest: publishing.Snapshot) -> str:
         return gettext("obeys another content of version %(version)d") % {"version": newest.version}
     if node.parked:
         return gettext("is parked and serves nobody")
-    if node.draining:
+    if node.draining and not _followed(node, scene):
         return gettext("is draining")
     return ""
+
+
+def _followed(node: EdgeNode, scene: Scene) -> bool:
+    """Whether another one takes its new sessions; after an upgrade it drains for hours, and acks like any."""
+    siblings = [it for it in scene.live if (it.unit_id, it.cluster_id) == (node.unit_id, node.cluster_id)]
+    return any(it.listening and not it.draining for it in siblings)
 
 
 def _unserved(scene: Scene) -> Iterable[str]:

@@ -98,6 +98,14 @@ def test_a_node_that_does_not_serve_is_named(scene: Scene, fields: dict[str, boo
     assert words in verdict(checked(scene), "nodes")[1]
 
 
+def test_a_node_that_drains_is_no_fault_while_another_one_of_its_cluster_listens() -> None:
+    scene = make_scene(per_unit=2)
+    scene["unbj-1"].status(draining=True, listening=False)
+    assert verdict(checked(scene), "nodes")[0] == State.PASSED
+    scene["unbj-2"].status(listening=False)
+    assert f"{scene['unbj-1'].row.name} is draining" in verdict(checked(scene), "nodes")[1]
+
+
 def test_a_node_that_does_not_answer_on_its_control_stream_is_named(scene: Scene) -> None:
     silent = scene["unbj-1"].pk
     cutover = checked(scene, lambda probe: None if probe.node_id == silent else well(probe))
