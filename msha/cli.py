@@ -8,6 +8,7 @@ import yaml
 
 from msha.cli_cutover import cutover
 from msha.cli_messages import send
+from msha.cli_nodes import node
 from msha.remote import Call, Refusal, common_options, confirm, say, table
 from msha.steering import topology, topology_file
 from msha.steering.errors import MshaError
@@ -212,6 +213,7 @@ def _sessions_text(counted: dict[str, Any]) -> str:
 
 main.add_command(cutover)
 main.add_command(send)
+main.add_command(node)
 
 if __name__ == "__main__":
     main(prog_name="mshactl")

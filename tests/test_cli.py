@@ -190,6 +190,26 @@ def test_with_several_namespaces_one_must_be_named(console: LiveConsole, space: 
     assert "Name the namespace with -n; there are" in unnamed.stderr
 
 
+def test_a_node_is_registered_and_its_token_stored_for_its_owner_alone(
+    console: LiveConsole, space: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "node.token"
+    words = ["node", "add", "edge-7", "-n", space, "--cluster", "ws-hz-2", "--token-file", str(file)]
+    refused = console.mshactl(*words, "--unit", "nowhere")
+    assert (refused.returncode, file.exists()) == (1, False)
+    assert f"Namespace {space} has no unit nowhere" in refused.stderr
+    done = console.mshactl(*words, "--unit", "center", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    assert (json.loads(done.stdout)["name"], "msha_node_" in done.stdout) == ("edge-7", False)
+    assert (file.read_text()[:10], file.stat().st_mode & 0o777) == ("msha_node_", 0o600)
+    again = console.mshactl(*words, "--unit", "center")
+    assert (again.returncode, "Nothing was registered" in again.stderr) == (1, True)
+    file.unlink()
+    taken = console.mshactl(*words, "--unit", "center")
+    assert (taken.returncode, file.exists()) == (1, False)
+    assert "already has one with this name" in taken.stderr
+
+
 def test_a_file_that_is_not_there_is_misuse(console: LiveConsole, tmp_path: Path) -> None:
     missing = console.mshactl("apply", "-f", str(tmp_path / "none.yaml"))
     assert missing.returncode == 2

@@ -5,13 +5,15 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from ninja import Field, Query, Router, Schema
 
 from msha.steering.diff import Change, compare, document_text
-from units import messages
+from units import enrolment, messages
 from units.access import NotFound, namespace_for, require
-from units.models import AuditEvent, EdgeNode, Namespace, Snapshot, Unit
+from units.errors import Refused
+from units.models import AuditEvent, Cluster, EdgeNode, Namespace, Snapshot, Unit
 
 router = Router(tags=["platform"])
 
@@ -88,6 +90,17 @@ class Nodes(Schema):
     namespace: str
     version: int
     nodes: list[NodeOut]
+
+
+class NodeIn(Schema):
+    name: str
+    unit: str
+    cluster: str = ""
+
+
+class RegisteredNode(NodeIn):
+    namespace: str
+    token: str
 
 
 class NodeSessions(Schema):
@@ -204,6 +217,26 @@ def nodes(request: HttpRequest, namespace: str) -> dict[str, Any]:
     row = namespace_for(request, namespace, "units.view_edgenode")
     found = EdgeNode.objects.filter(namespace=row).select_related("unit", "cluster")
     return {"namespace": row.name, "version": row.version, "nodes": [_node(node) for node in found]}
+
+
+@router.post(
+    "/namespaces/{namespace}/nodes",
+    response=RegisteredNode,
+    summary="Register an edge node; its token is told this once",
+)
+def register_node(request: HttpRequest, namespace: str, body: NodeIn) -> dict[str, Any]:
+    row = namespace_for(request, namespace, "units.view_edgenode", "units.add_edgenode")
+    unit = Unit.objects.filter(namespace=row, code=body.unit).first()
+    if unit is None:
+        raise NotFound(f"Namespace {row.name} has no unit {body.unit}.")
+    cluster = Cluster.objects.filter(namespace=row, name=body.cluster).first() if body.cluster else None
+    if body.cluster and cluster is None:
+        raise NotFound(f"Namespace {row.name} has no cluster {body.cluster}.")
+    try:
+        node, token = enrolment.register(unit, body.name, actor=request.user, cluster=cluster)
+    except ValidationError as error:
+        raise Refused(" ".join(error.messages)) from error
+    return {"namespace": row.name, "name": node.name, **body.dict(exclude={"name"}), "token": token.text}
 
 
 @router.get(

@@ -65,6 +65,7 @@ READS = [
 ACTS: list[tuple[str, dict[str, Any]]] = [
     ("topology/apply", {"topology": WALK_THROUGH.replace("9201", "9202"), "put_into_effect": False}),
     ("namespaces/demo/put-into-effect", {"comment": "x"}),
+    ("namespaces/demo/nodes", {"name": "edge-9", "unit": "unbj", "cluster": "ws-bj-2"}),
 ]
 
 
