@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench import page, report
 from bench.candidates import KINDS, Kind, Running
+from bench.measuring import Bystanders
 from bench.programs import BenchError, Cores, allow_descriptors, compile_programs
 from bench.results import Results
 from bench.workloads import WORKLOADS, Scale, Stage, Workload
@@ -117,12 +118,14 @@ def _run(options: argparse.Namespace) -> int:
     compile_programs()
     allow_descriptors()
     results = Results.begin(options.rounds)
+    bystanders = Bystanders()
     with tempfile.TemporaryDirectory(prefix="bench") as directory:
         scale = QUICK if options.quick else FULL
         with Stage(Cores.divide(), scale, Path(directory), counts_calls=options.calls) as stage:
             run = Run(stage, results)
             for workload in workloads:
                 run.workload(workload, [KINDS[name] for name in workload.kinds if KINDS[name] in kinds])
+    results.others_share = bystanders.share()
     print(report.as_text(results))
     if run.failed:
         return 1

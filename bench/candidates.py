@@ -1,6 +1,7 @@
 """What is compared: each candidate is a process tree that does the same routing job on one core."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from bench.measuring import tree
 from bench.programs import HERE, BenchError, accepts, free_port, start_process, stop_process, wait_until
 
 ROOT = HERE.parent
+_VERSION = re.compile(r"\d+\.\d+[^\s)]*")
 _SBIN = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])
 
 
@@ -34,9 +36,10 @@ def find_program(name: str) -> str:
 
 
 def version_of(command: Sequence[str]) -> str:
-    """The first line that a program says of its version."""
+    """The first version number that a program says."""
     done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return done.stdout.splitlines()[0].strip()
+    found = _VERSION.search(done.stdout)
+    return found[0] if found else "unknown"
 
 
 @dataclass(frozen=True, slots=True)

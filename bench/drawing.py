@@ -90,7 +90,7 @@ def _legend(groups: list[tuple[str, list[tuple[str, float]]]]) -> Iterator[str]:
 def _grid(scale: _Scale, bottom: float) -> Iterator[str]:
     for mark in scale.marks():
         x = scale.x(mark)
-        label = f"{mark:g}" if mark >= 1 else f"1/{1 / mark:g}"
+        label = "nginx" if mark == 1 else f"{mark:g}" if mark > 1 else f"1/{1 / mark:g}"
         yield f'<path class="grid" d="M{x:.1f} {_TOP - 6}V{bottom}"/>'
         yield f'<text class="faint" x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{label}</text>'
 

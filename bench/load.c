@@ -30,7 +30,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { EVENTS = 256, HEAD_LIMIT = 2048, READ_BYTES = 1 << 16, SLOWEST_US = 1000000, DEADLINE_S = 5 };
+enum { EVENTS = 256, HEAD_LIMIT = 2048, READ_BYTES = 1 << 16, FINE_US = 100000, BUCKETS = FINE_US + 10000, DEADLINE_S = 5 };
 enum state { NONE, CONNECTING, ANSWER, OPEN, CLOSING };
 enum job { IDLE, REDIRECT, CYCLE, KEEP, ECHO, COUNT, CLOSES, PROBE };
 
@@ -61,7 +61,7 @@ static uint32_t first_id, last_id, ids;
 static int under_way, to_open, opened, spread, last_closing;
 static char first_error[256];
 static uint32_t *histogram;
-static uint64_t slowest_us;
+static uint64_t slowest_us, reads; /* reads that brought pushed messages */
 static size_t frame_bytes, answer_bytes, payload_bytes;
 static uint8_t *frame, *expected;
 static size_t header_bytes, answer_header_bytes;
@@ -80,16 +80,19 @@ static void note_time(uint64_t began)
 {
     uint64_t us = (now_ns() - began) / 1000;
     if (us > slowest_us) slowest_us = us;
-    histogram[us < SLOWEST_US ? us : SLOWEST_US - 1]++;
+    uint64_t bucket = us < FINE_US ? us : FINE_US + (us - FINE_US) / 1000;
+    histogram[bucket < BUCKETS ? bucket : BUCKETS - 1]++;
 }
 
+/* To the microsecond up to 100 ms, to the millisecond above. */
 static uint64_t percentile(double share)
 {
     uint64_t total = 0, seen = 0;
-    for (int i = 0; i < SLOWEST_US; i++) total += histogram[i];
-    for (int i = 0; i < SLOWEST_US; i++) {
+    for (int i = 0; i < BUCKETS; i++) total += histogram[i];
+    for (int i = 0; i < BUCKETS; i++) {
         seen += histogram[i];
-        if (total && (double)seen >= share * (double)total) return (uint64_t)i;
+        if (total && (double)seen >= share * (double)total)
+            return i < FINE_US ? (uint64_t)i : (uint64_t)(FINE_US + (i - FINE_US) * 1000);
     }
     return 0;
 }
@@ -99,17 +102,17 @@ static void report(void)
     for (char *c = first_error; *c; c++)
         if (*c == '"' || *c == '\\' || (unsigned char)*c < ' ') *c = '.';
     printf("{\"done\": %lu, \"errors\": %lu, \"error\": \"%s\", \"seconds\": %.6f, \"p50_us\": %lu, \"p99_us\": %lu, "
-           "\"slowest_us\": %lu}\n", done, errors, first_error, (double)((finished_at ? finished_at : now_ns()) - began_at) / 1e9,
-           percentile(0.5), percentile(0.99), slowest_us);
+           "\"slowest_us\": %lu, \"reads\": %lu}\n", done, errors, first_error, (double)((finished_at ? finished_at : now_ns()) - began_at) / 1e9,
+           percentile(0.5), percentile(0.99), slowest_us, reads);
     job = IDLE;
 }
 
 static void begin(enum job next, double seconds)
 {
     job = next;
-    done = errors = slowest_us = finished_at = 0;
+    done = errors = slowest_us = reads = finished_at = 0;
     first_error[0] = 0;
-    memset(histogram, 0, SLOWEST_US * sizeof *histogram);
+    memset(histogram, 0, BUCKETS * sizeof *histogram);
     under_way = 0;
     began_at = now_ns();
     ends_at = began_at + (uint64_t)(seconds * 1e9);
@@ -394,6 +397,7 @@ static void on_pushed(struct session *s)
         fail(s, "a session ended during the push");
         return;
     }
+    reads++;
     uint8_t *at = in, *end = in + s->size + size;
     while ((size_t)(end - at) >= answer_bytes) {
         uint64_t found;
@@ -603,7 +607,7 @@ int main(int argc, char **argv)
     key_seed = now_ns();
     sessions = calloc((size_t)sessions_limit, sizeof *sessions);
     slots = calloc((size_t)sessions_limit, sizeof *slots);
-    histogram = calloc(SLOWEST_US, sizeof *histogram);
+    histogram = calloc(BUCKETS, sizeof *histogram);
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     if (!sessions || !slots || !histogram || epoll_fd < 0) die("start");
     setvbuf(stdout, NULL, _IOLBF, 0);

@@ -1,6 +1,8 @@
 """What a process tree has taken of the processor and of memory; read from /proc."""
 
 import os
+import resource
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,3 +70,28 @@ def private_bytes(pids: Sequence[int]) -> int:
             if line.startswith(("Private_Clean:", "Private_Dirty:")):
                 kilobytes += int(line.split()[1])
     return kilobytes * 1024
+
+
+class Bystanders:
+    """What other processes take of the machine from now on: figures of a busy one are not to be trusted."""
+
+    def __init__(self) -> None:
+        self._began = time.monotonic()
+        self._before = self._busy() - self._ours()
+
+    def share(self) -> float:
+        """Their part of all processor time, from 0 to 1; what we started has to have ended."""
+        taken = self._busy() - self._ours() - self._before
+        return max(0.0, taken / (time.monotonic() - self._began) / (os.cpu_count() or 1))
+
+    @staticmethod
+    def _busy() -> float:
+        user, nice, system, _, _, irq, softirq, steal, *_ = (
+            int(field) for field in (PROC / "stat").read_text().splitlines()[0].split()[1:]
+        )
+        return (user + nice + system + irq + softirq + steal) * _TICK_S
+
+    @staticmethod
+    def _ours() -> float:
+        usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(usage.ru_utime + usage.ru_stime for usage in usages)

@@ -69,6 +69,8 @@ def _times(figures: dict[str, float]) -> str:
     if "stall_ms" in figures:
         done = f"all in {figures['seconds']:.2f} s, longest stall {figures['stall_ms']:.1f} ms"
         return f"{done} ({figures['still_ms']:.1f} ms before)"
+    if "together" in figures:
+        return f"{figures['together']:.2f} a read"
     return f"{number(figures['p50_us'])} / {number(figures['p99_us'])}" if "p50_us" in figures else ""
 
 
@@ -92,13 +94,16 @@ def as_text(results: Results) -> str:
                     "    calls: "
                     + ", ".join(f"{name} {count:.2f}" for name, count in ordered if count > 0.004)
                 )
+    lines += ["", _disturbance(results)]
     found = list(reached(results))
-    if found:
-        lines.append("")
     for goal, value in found:
         verdict = "met" if goal.met(value) else "MISSED"
         lines.append(f"{goal.title:<56}{number(value):>8}{goal.unit:<4}{goal.wanted:>10}  {verdict}")
     return "\n".join(lines)
+
+
+def _disturbance(results: Results) -> str:
+    return f"Meanwhile other processes took {results.others_share * 100:.1f} % of the machine."
 
 
 def _line(title: str, cells: tuple[str, ...]) -> str:
@@ -112,7 +117,8 @@ def _line(title: str, cells: tuple[str, ...]) -> str:
 
 def as_markdown(results: Results) -> str:
     """The goals and the table for a page."""
-    lines = [f"Measured {results.taken}, {results.rounds} rounds.", "", "| machine | |", "|---|---|"]
+    lines = [f"Measured {results.taken}, {results.rounds} rounds. {_disturbance(results)}"]
+    lines += ["", "| machine | |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in {**results.machine, **results.versions}.items()]
     lines += ["", "| goal | wanted | measured | |", "|---|---|---|---|"]
     for goal, value in reached(results):

@@ -24,7 +24,7 @@ _PACKAGES = ("msha", "uvloop", "httptools", "daphne", "channels", "websockets")
 _DIGITS = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Results:
     """One run.
 
@@ -34,6 +34,7 @@ class Results:
         versions: of the programs, by name.
         samples: by workload, by candidate: one a round.
         notes: why a candidate has no samples of a workload, by both.
+        others_share: of the machine's processor time during the run that had nothing to do with it.
     """
 
     taken: str
@@ -42,6 +43,7 @@ class Results:
     versions: Mapping[str, str]
     samples: dict[str, dict[str, list[Sample]]] = field(default_factory=dict)
     notes: dict[str, dict[str, str]] = field(default_factory=dict)
+    others_share: float = 0.0
 
     @classmethod
     def begin(cls, rounds: int) -> Self:

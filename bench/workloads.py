@@ -109,6 +109,7 @@ def per_operation(stage: Stage, running: Running, act: Callable[[], dict[str, An
         "rate": done / answer["seconds"],
         "p50_us": answer["p50_us"],
         "p99_us": answer["p99_us"],
+        "together": done / answer["reads"] if answer["reads"] else 0.0,
     }
     if counted is not None:
         sample |= {f"calls {name}": count / done for name, count in counted.stop().items()}
