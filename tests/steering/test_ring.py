@@ -1,6 +1,7 @@
 """The ring: stable, fair enough, and few ids move when a server comes or goes."""
 
 from collections import Counter
+from hashlib import blake2b
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,3 +32,38 @@ def test_weights_are_shares() -> None:
     ring = Ring({"a:1": 1, "b:1": 3})
     counts = Counter(ring.preference(key)[0] for key in range(10_000))
     assert 2 < counts["b:1"] / counts["a:1"] < 4.5
+
+
+def place(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest())
+
+
+def circle_of(servers: list[str]) -> list[tuple[int, str]]:
+    return sorted((place(f"{server}#{replica}"), server) for server in servers for replica in range(64))
+
+
+def walked(circle: list[tuple[int, str]], key: int) -> tuple[str, ...]:
+    """The preference by definition: go round the circle from the key on and note who stands there."""
+    begin = place(str(key))
+    later = [server for point, server in circle if point >= begin]
+    return tuple(dict.fromkeys(later + [server for _, server in circle]))
+
+
+@given(st.integers(1, 20), st.lists(st.integers(-5, 20_000), min_size=1, max_size=20))
+def test_what_a_ring_remembers_changes_no_preference(count: int, keys: list[int]) -> None:
+    servers = [f"10.0.0.{n}:8080" for n in range(count)]
+    ring, circle = Ring(dict.fromkeys(servers, 1)), circle_of(servers)
+    for key in keys + keys:
+        assert ring.preference(key) == walked(circle, key)
+
+
+def test_ids_behind_the_last_point_belong_to_the_first() -> None:
+    ring, circle = Ring(dict.fromkeys(SERVERS[:2], 1)), circle_of(SERVERS[:2])
+    behind = [key for key in range(10_000) if place(str(key)) > circle[-1][0]]
+    assert behind
+    for key in behind:
+        assert ring.preference(key) == walked(circle, key)
+
+
+def test_a_ring_without_servers_prefers_none() -> None:
+    assert Ring({}).preference(7) == ()
