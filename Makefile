@@ -6,7 +6,7 @@ STRICT := msha units domains cutover
 # Somebody who watches sees pip's progress; a log gets its errors alone. Used within a recipe's shell.
 PIP_INSTALL = quiet=-qq; test ! -t 1 || quiet=; $(BIN)/python -m pip install --disable-pip-version-check $$quiet
 
-.PHONY: help setup demo demo-reset test lint fmt coverage node-modules messages
+.PHONY: help setup demo demo-reset test lint fmt fuzz bench coverage node-modules messages
 
 help:
 	@echo 'make setup       prepare .venv'
@@ -15,6 +15,8 @@ help:
 	@echo 'make test        lint, types and all tests'
 	@echo 'make lint        ruff, import-linter, mypy'
 	@echo 'make fmt         format the code'
+	@echo 'make fuzz        try ever new hostile bytes on heads and frames; SECONDS=600 says how long'
+	@echo 'make bench       how the edge compares with nginx and HAProxy; takes some minutes'
 	@echo 'make coverage    the tests, with branch coverage'
 	@echo 'make messages    bring the Chinese catalogue in step with the sources'
 
@@ -69,6 +71,15 @@ messages: .venv/.dev-stamp
 fmt: .venv/.dev-stamp
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# What it finds it keeps in tests/edge/corpus, where it fails the tests until it is understood.
+SECONDS ?= 60
+fuzz: .venv/.dev-stamp
+	$(BIN)/python -m tests.edge.fuzz.campaign --seconds $(SECONDS)
+
+# Wants a quiet machine with two cores. BENCH='--only redirect --rounds 3' passes options: bench/README.md.
+bench: .venv/.run-stamp
+	@$(BIN)/python -m bench $(BENCH)
 
 # Branch coverage of what runs in the test process; the programs that integration tests start are not counted.
 coverage: .venv/.dev-stamp node-modules

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench import page, report
-from bench.candidates import KINDS, Kind, Running
+from bench.candidates import KINDS, Kind, Running, find_program
 from bench.measuring import Bystanders
 from bench.programs import BenchError, Cores, allow_descriptors, compile_programs
 from bench.results import Results
@@ -115,6 +115,9 @@ def _run(options: argparse.Namespace) -> int:
         )
     workloads = [WORKLOADS[name] for name in chosen(options.only, list(WORKLOADS), "workload")]
     kinds = [KINDS[name] for name in chosen(options.candidates, list(KINDS), "candidate")]
+    for kind in kinds:
+        if kind.program and any(kind.name in workload.kinds for workload in workloads):
+            find_program(kind.program)
     compile_programs()
     allow_descriptors()
     results = Results.begin(options.rounds)

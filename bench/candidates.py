@@ -31,7 +31,7 @@ def find_program(name: str) -> str:
     """
     found = shutil.which(name, path=_SBIN)
     if found is None:
-        raise BenchError(f"{name} is missing: install it, or leave it out with --candidates.")
+        raise BenchError(f"{name} is missing: install it, or name the others with --candidates.")
     return found
 
 
@@ -234,6 +234,7 @@ class Kind:
         pace: how much of the usual number of operations is enough; less for what is slow.
         pinned: to the core that candidates have; otherwise it shares all cores with the load.
         cannot: workloads that it has no answer to, and why.
+        program: that has to be installed for it.
     """
 
     name: str
@@ -243,6 +244,7 @@ class Kind:
     pace: float = 1.0
     pinned: bool = True
     cannot: Mapping[str, str] = field(default_factory=dict)
+    program: str = ""
 
 
 _NO_CLOSE = "cannot: a reload leaves all sessions to the old worker, or ends them all without a Close"
@@ -252,10 +254,21 @@ KINDS: dict[str, Kind] = {
     for kind in (
         Kind("msha", "msha", Msha),
         Kind("msha-log", "msha, access log", lambda place: Msha(place, log=True), baseline="nginx-log"),
-        Kind("nginx", "nginx", Nginx, cannot={"close": _NO_CLOSE}),
-        Kind("nginx-log", "nginx, access log", lambda place: Nginx(place, log=True), baseline="nginx-log"),
-        Kind("nginx-64k", "nginx, 64k buffers", lambda place: Nginx(place, more=_LARGE_BUFFERS)),
-        Kind("haproxy", "HAProxy", HaProxy, cannot={"close": _NO_CLOSE}),
+        Kind("nginx", "nginx", Nginx, cannot={"close": _NO_CLOSE}, program="nginx"),
+        Kind(
+            "nginx-log",
+            "nginx, access log",
+            lambda place: Nginx(place, log=True),
+            baseline="nginx-log",
+            program="nginx",
+        ),
+        Kind(
+            "nginx-64k",
+            "nginx, 64k buffers",
+            lambda place: Nginx(place, more=_LARGE_BUFFERS),
+            program="nginx",
+        ),
+        Kind("haproxy", "HAProxy", HaProxy, cannot={"close": _NO_CLOSE}, program="haproxy"),
         Kind(
             "naive",
             "Daphne + consumer",
@@ -267,6 +280,7 @@ KINDS: dict[str, Kind] = {
             "nginx-close",
             "nginx, keepalive_timeout 0",
             lambda place: Nginx(place, more="keepalive_timeout 0;"),
+            program="nginx",
         ),
         Kind("direct", "no edge: the load's own ceiling", Direct),
         Kind("msha-1", "msha, 1 worker, any core", Msha, baseline="msha-1", pinned=False),
