@@ -1,6 +1,7 @@
 """The command line of the benchmark: ``python -m bench``."""
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -95,6 +96,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 1 if a candidate made an error, 2 if the benchmark cannot run."""
     options = parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what we started is stopped
     try:
         return _render() if options.render else _run(options)
     except BenchError as error:
