@@ -67,7 +67,9 @@ class Results:
         path.write_text(json.dumps(rounded, indent=1, ensure_ascii=False) + "\n")
 
     def of(self, workload: str, kind: str) -> Sequence[Sample]:
-        """The samples of a row; none if it was not measured."""
+        """The samples of a row; none if it was not measured, or failed in any round."""
+        if kind in self.notes.get(workload, {}):
+            return []
         return self.samples.get(workload, {}).get(kind, [])
 
     def add(self, workload: str, kind: str, sample: Sample) -> None:
