@@ -77,7 +77,7 @@ class Candidate(ABC):
             wait_until(self._ready, f"{type(self).__name__} did not listen")
         except BenchError as error:
             self.stop()
-            raise BenchError(f"{error}; it said: {self._log.read_text()[-500:].strip()}") from error
+            raise BenchError(f"{error}; it said: {self._log.read_text()[-3000:].strip()}") from error
         self.pids = tree(self._process.pid)
 
     def __enter__(self) -> Self:
