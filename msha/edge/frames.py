@@ -40,7 +40,7 @@ class FrameTracker:
         self._left = 0
         self._head = b""
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Follow a chunk to its end."""
         self._advance(data, stop=False)
 

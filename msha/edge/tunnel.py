@@ -27,6 +27,14 @@ MESSAGES_LIMIT_BYTES = 2 * CHUNK_BYTES
 #: Chunks per direction and turn, after which other sessions come first.
 _CHUNKS_PER_TURN = 4
 
+# Where every chunk of this process is read to. It is passed on, or what could not be is copied, before the
+# next one is read; a place of its own for each would have to be found and given back.
+_bytes = bytearray(CHUNK_BYTES)
+_chunk = memoryview(_bytes)
+
+#: What is the last to be sent waits for the FIN, which follows at once: one segment instead of two.
+_WITH_FIN = socket.MSG_MORE
+
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 # What has happened to a session, as bits.
@@ -226,20 +234,22 @@ class Tunnel:
             if self._to_client or self._state & (_SERVER_ENDED | _FINISHED):
                 return
             try:
-                data = self._server.recv(CHUNK_BYTES)
+                size = self._server.recv_into(_chunk)
             except BlockingIOError:
                 return
             except OSError:
-                data = b""
-            size = len(data)
+                size = 0
             if not size:
                 self._server_ended()
                 return
             if self._state & _INTERRUPTED:
-                self._interrupted_down(data)
+                self._interrupted_down(bytes(_chunk[:size]))
             else:
+                data = _chunk[:size]
                 # One short whole data frame between two others changes nothing that the tracker knows.
-                if not (tracker.idle and 1 < size < 128 and data[1] == size - 2 and data[0] & 0x88 == 0x80):
+                if not (
+                    tracker.idle and 1 < size < 128 and _bytes[1] == size - 2 and _bytes[0] & 0x88 == 0x80
+                ):
                     tracker.feed(data)
                 self.bytes_down += size
                 try:
@@ -250,23 +260,23 @@ class Tunnel:
                     self._client_lost()
                     return
                 if sent != size:
-                    self._to_client = data[sent:]
+                    self._to_client = bytes(data[sent:])
                     return
             if size < CHUNK_BYTES and not self._state & _SERVER_HUNG_UP:
                 return
         self._sessions.reactor.again(self)
 
-    def _send_down(self, data: bytes) -> None:
+    def _send_down(self, data: bytes, flags: int = 0) -> None:
         """Send it after what waits already."""
         if self._to_client:
             self._to_client += data
             return
         self._to_client = data
-        self._flush_down(resume=False)
+        self._flush_down(flags, resume=False)
 
-    def _flush_down(self, *, resume: bool = True) -> None:
+    def _flush_down(self, flags: int = 0, *, resume: bool = True) -> None:
         try:
-            sent = self._client.send(self._to_client)
+            sent = self._client.send(self._to_client, flags)
         except BlockingIOError:
             return
         except OSError:
@@ -348,21 +358,23 @@ class Tunnel:
             if self._to_server or self._state & (_CLIENT_ENDED | _FINISHED):
                 return
             try:
-                data = self._client.recv(CHUNK_BYTES)
+                size = self._client.recv_into(_chunk)
             except BlockingIOError:
                 return
             except OSError:
                 self._client_lost()
                 return
-            size = len(data)
             if not size:
                 self._client_ended()
                 return
             if self._state & (_CLOSING | _UP_CUT):
-                self._closing_up(data)
+                self._closing_up(bytes(_chunk[:size]))
             else:
+                data = _chunk[:size]
                 # The same as downwards, with a masking key.
-                if not (tracker.idle and 5 < size < 132 and data[1] == size + 122 and data[0] & 0x88 == 0x80):
+                if not (
+                    tracker.idle and 5 < size < 132 and _bytes[1] == size + 122 and _bytes[0] & 0x88 == 0x80
+                ):
                     tracker.feed(data)
                 self.bytes_up += size
                 try:
@@ -373,23 +385,23 @@ class Tunnel:
                     self._state |= _UP_CUT  # it may still have sent a Close; reading finds its end
                     sent = size
                 if sent != size:
-                    self._to_server = data[sent:]
+                    self._to_server = bytes(data[sent:])
                     return
             if size < CHUNK_BYTES and not self._state & _CLIENT_HUNG_UP:
                 return
         self._sessions.reactor.again(self)
 
-    def _send_up(self, data: bytes) -> None:
+    def _send_up(self, data: bytes, flags: int = 0) -> None:
         """Send it after what waits already."""
         if self._to_server:
             self._to_server += data
             return
         self._to_server = data
-        self._flush_up(resume=False)
+        self._flush_up(flags, resume=False)
 
-    def _flush_up(self, *, resume: bool = True) -> None:
+    def _flush_up(self, flags: int = 0, *, resume: bool = True) -> None:
         try:
-            sent = self._server.send(self._to_server)
+            sent = self._server.send(self._to_server, flags)
         except BlockingIOError:
             return
         except OSError:
@@ -467,17 +479,20 @@ class Tunnel:
     def _put_close_down(self) -> None:
         self._state |= _DOWN_CUT
         if not self._down.closed:
-            self._send_down(close_frame(self._payload))
+            self._send_down(close_frame(self._payload), _WITH_FIN)
 
     def _put_close_up(self) -> None:
         self._state |= _UP_CUT
         if not self._up.closed:
-            self._send_up(masked_close_frame(self._payload))
+            self._send_up(masked_close_frame(self._payload), _WITH_FIN)
 
     def _settle(self) -> None:
         """Shut down what is fully sent; finish when both ends are there."""
         state = self._state
         if state & _FINISHED:
+            return
+        if state & (_CLIENT_ENDED | _SERVER_ENDED) and self._said_goodbye:
+            self.abort(reset=False)  # neither has anything to say that the other could still hear
             return
         if state & _DOWN_CUT and not self._to_client and not state & _CLIENT_SHUT:
             self._state |= _CLIENT_SHUT
@@ -492,6 +507,14 @@ class Tunnel:
                 self._sessions.remove(self)
             if self._state & _CLIENT_ENDED:
                 self.abort(reset=False)
+
+    @property
+    def _said_goodbye(self) -> bool:
+        """Whether each peer has sent a Close and nothing of it waits (RFC 6455 7.1.1: then TCP is closed)."""
+        up, down = self._up, self._down
+        if not (up.closed and down.closed and up.between and down.between):
+            return False
+        return not (self._to_client or self._to_server or self._state & _CLOSING)
 
     def abort(self, *, reset: bool = True) -> None:
         """Both sockets are closed now.
