@@ -228,7 +228,8 @@ def test_sessions_that_wait_for_their_close_are_told_nothing(
     config, rule = make_config({"center": [back_source.address]}), make_rule(epoch=5, cutover=cutover)
     frozen = make_snapshot(9, config, rule)
     apply = {"do": "apply", "version": 9, "digest": frozen.digest, "body": frozen.body.decode()}
-    send = {"do": "send", "id": 1, "unit_type": "unit_type", "ranges": None, "text": "not for the frozen"}
+    last = [[1060, 2500]]  # those whose turn to be closed comes last
+    send = {"do": "send", "id": 1, "unit_type": "unit_type", "ranges": last, "text": "not for the frozen"}
     worker.agent.sock.sendall(b"".join(json.dumps(order).encode() + b"\n" for order in (apply, send)))
     assert worker.agent.hear("sent")["delivered"] == 1
     for client in clients:
