@@ -117,6 +117,7 @@ class RequestHead(Request):
         method, authority, path, query, version = line.groups()
         self.method = "GET" if method == b"GET" else "HEAD"
         self.version = "1.1" if version == b"1" else "1.0"
+        self.secure = False
         self.sent = sent
         self.fields, self.repeated = _lower(sent)
         self.key = self.fields.get(b"sec-websocket-key", b"")

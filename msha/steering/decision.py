@@ -200,6 +200,9 @@ def _location(domain: DomainEntry, owner: str, request: Request, query: str) -> 
     if scheme == "auto":
         scheme = "ws" if b"python" in request.fields.get(b"user-agent", b"").lower() else "http"
     authority = domain.authorities[owner]
+    if request.secure:
+        scheme += "s"  # a client that came by TLS is never sent on without
+        authority = domain.tls_authorities[owner]
     return (
         f"{scheme}://{authority}{request.path}?{query}" if query else f"{scheme}://{authority}{request.path}"
     )

@@ -36,15 +36,18 @@ class Request:
         query: what follows the first ``?`` of the target, without it.
         fields: the first value of each header, by lower-case name.
         repeated: every value of those headers that came more than once.
+        secure: whether the client came by TLS, to us or to a load balancer that we trust; the one attribute
+            that may be set later.
     """
 
-    __slots__ = ("fields", "host", "path", "query", "repeated")
+    __slots__ = ("fields", "host", "path", "query", "repeated", "secure")
 
     def __init__(self, host: str, path: str = "/", query: str = "", headers: Headers = ()) -> None:
         self.host = host
         self.path = path
         self.query = query
         self.fields, self.repeated = indexed(headers)
+        self.secure = False
 
     @classmethod
     def of(cls, host: str, target: str = "/", headers: Mapping[str, str] | None = None) -> "Request":

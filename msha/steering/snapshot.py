@@ -31,6 +31,7 @@ PROTOCOLS = ("websocket",)
 
 #: Of a unit's sub-domain, where the domain names none; left out of a Location.
 DEFAULT_PORT = 80
+DEFAULT_TLS_PORT = 443
 
 _CODE = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -88,12 +89,14 @@ class DomainEntry:
 
     Attributes:
         authorities: host and port of each unit's sub-domain, as a Location names them.
+        tls_authorities: the same for clients that came by TLS.
     """
 
     name: str
     redirect_scheme: str
     ports: Mapping[str, int]
     authorities: Mapping[str, str]
+    tls_authorities: Mapping[str, str]
     routes: Mapping[str, tuple[Route, ...]]
 
     def route(self, unit: str, path: str) -> Route | None:
@@ -297,10 +300,8 @@ def _check_domains(config: Document, codes: set[str], clusters: Mapping[str, str
         _one_of(domain.get("dns", "none"), DNS_TYPES, f"{place}.dns")
         _one_of(domain.get("correction"), CORRECTIONS, f"{place}.correction")
         _one_of(domain.get("redirect_scheme"), REDIRECT_SCHEMES, f"{place}.redirect_scheme")
-        for unit, port in _object(domain.get("ports", {}), f"{place}.ports").items():
-            _known(unit, codes, f"{place}.ports")
-            if _integer(port, f"{place}.ports.{unit}", 1) > 65535:
-                raise InvalidSnapshot(f"{place}.ports.{unit}", f"{port} is not a port (1-65535)")
+        for key in ("ports", "tls_ports"):
+            _check_ports(domain.get(key, {}), codes, f"{place}.{key}")
         for unit, cluster in _object(domain.get("clusters", {}), f"{place}.clusters").items():
             _known(unit, codes, f"{place}.clusters")
             if clusters.get(cluster) != unit:
@@ -308,6 +309,13 @@ def _check_domains(config: Document, codes: set[str], clusters: Mapping[str, str
                     f"{place}.clusters.{unit}", f"{cluster!r} is not a cluster of unit {unit}"
                 )
         _check_uris(domain, codes, place)
+
+
+def _check_ports(value: object, codes: set[str], place: str) -> None:
+    for unit, port in _object(value, place).items():
+        _known(unit, codes, place)
+        if _integer(port, f"{place}.{unit}", 1) > 65535:
+            raise InvalidSnapshot(f"{place}.{unit}", f"{port} is not a port (1-65535)")
 
 
 def _check_uris(domain: Document, codes: set[str], place: str) -> None:
@@ -496,17 +504,25 @@ def _hosts(config: Document) -> dict[str, tuple[DomainEntry, str | None]]:
             for code in codes
         }
         ports = domain.get("ports", {})
-        authorities = {
-            code: _authority(f"{code}.{domain['name']}", ports.get(code, DEFAULT_PORT)) for code in codes
-        }
-        entry = DomainEntry(domain["name"], domain["redirect_scheme"], ports, authorities, routes)
+        entry = DomainEntry(
+            domain["name"],
+            domain["redirect_scheme"],
+            ports,
+            _authorities(domain["name"], codes, ports, DEFAULT_PORT),
+            _authorities(domain["name"], codes, domain.get("tls_ports", {}), DEFAULT_TLS_PORT),
+            routes,
+        )
         hosts[domain["name"]] = (entry, None)
         hosts.update({f"{code}.{domain['name']}": (entry, code) for code in codes})
     return hosts
 
 
-def _authority(host: str, port: int) -> str:
-    return host if port == DEFAULT_PORT else f"{host}:{port}"
+def _authorities(name: str, codes: Sequence[str], ports: Mapping[str, int], default: int) -> dict[str, str]:
+    """Host and port of each unit's sub-domain; the port is left out when it is the default of the scheme."""
+    found = {code: ports.get(code, default) for code in codes}
+    return {
+        code: f"{code}.{name}" if port == default else f"{code}.{name}:{port}" for code, port in found.items()
+    }
 
 
 def _object(value: object, place: str) -> Document:

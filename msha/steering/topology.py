@@ -18,6 +18,8 @@ from msha.steering.phases import table_of
 from msha.steering.ranges import KeySpace
 from msha.steering.router_id import parse_sources, parse_transforms
 from msha.steering.snapshot import (
+    DEFAULT_PORT,
+    DEFAULT_TLS_PORT,
     Document,
     Published,
     build,
@@ -25,7 +27,6 @@ from msha.steering.snapshot import (
 )
 
 FILE_VERSION = 1
-DEFAULT_PORT = 80
 
 #: Offline snapshots need a namespace id; this one is the same wherever the same file is compiled.
 _OFFLINE_IDS = uuid.UUID("5d1b0c1e-6b0d-4a34-9a53-2f5a3b0e4c11")
@@ -88,7 +89,11 @@ class Uri:
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A domain; every unit that has a cluster has a port."""
+    """A domain; every unit that has a cluster or a port for TLS has a port.
+
+    Attributes:
+        tls_ports: of those units whose port for TLS is another one than 443.
+    """
 
     name: str
     protocol: str = "websocket"
@@ -99,6 +104,7 @@ class Domain:
     ports: Mapping[str, int] = field(default_factory=dict)
     clusters: Mapping[str, str] = field(default_factory=dict)
     uris: tuple[Uri, ...] = ()
+    tls_ports: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,8 @@ def _domain_config(domain: Domain) -> Document:
         "correction": domain.correction,
         "redirect_scheme": domain.redirect_scheme,
         "ports": dict(domain.ports),
+        # A document without any stays as it was when there were none: a digest is for ever.
+        **({"tls_ports": dict(domain.tls_ports)} if domain.tls_ports else {}),
         "clusters": dict(domain.clusters),
         "uris": [
             {
@@ -226,7 +234,8 @@ def _normal_cluster(cluster: Cluster) -> Cluster:
 
 def normal_domain(domain: Domain) -> Domain:
     """The same domain in normal form."""
-    ports = dict.fromkeys(domain.clusters, DEFAULT_PORT) | dict(domain.ports)
+    tls_ports = {unit: port for unit, port in domain.tls_ports.items() if port != DEFAULT_TLS_PORT}
+    ports = dict.fromkeys([*domain.clusters, *tls_ports], DEFAULT_PORT) | dict(domain.ports)
     uris = [
         Uri(uri.path, uri.balance, {unit: servers for unit, servers in uri.back_sources.items() if servers})
         for uri in domain.uris
@@ -241,6 +250,7 @@ def normal_domain(domain: Domain) -> Domain:
         ports,
         dict(domain.clusters),
         tuple(sorted(uris, key=lambda uri: uri.path)),
+        tls_ports,
     )
 
 

@@ -151,7 +151,8 @@ def _domain(node: "_Node") -> Domain:
     fields = node.fields(
         required=("name",),
         optional=(
-            "protocol", "dns", "multi_unit", "correction", "redirect_scheme", "ports", "clusters", "uris",
+            "protocol", "dns", "multi_unit", "correction", "redirect_scheme", "ports", "tls_ports",
+            "clusters", "uris",
         ),
     )  # fmt: skip
     return Domain(
@@ -162,6 +163,7 @@ def _domain(node: "_Node") -> Domain:
         correction=_choice(fields, "correction", CORRECTIONS, "redirect"),
         redirect_scheme=_choice(fields, "redirect_scheme", REDIRECT_SCHEMES, "http"),
         ports={unit: port.integer(1) for unit, port in _members(fields, "ports")},
+        tls_ports={unit: port.integer(1) for unit, port in _members(fields, "tls_ports")},
         clusters={unit: cluster.text() for unit, cluster in _members(fields, "clusters")},
         uris=tuple(_uri(uri) for uri in _items(fields, "uris")),
     )

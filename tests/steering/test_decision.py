@@ -166,6 +166,30 @@ def test_scheme_and_port_of_the_location_are_the_domain_settings(
     assert answer.location == location
 
 
+@pytest.mark.parametrize(
+    ("scheme", "agent", "tls_ports", "location"),
+    [
+        ("http", "x", {}, f"https://{CENTER_HOST}/"),
+        ("ws", "x", {"center": 443}, f"wss://{CENTER_HOST}/"),
+        ("auto", "Python/3.11 websockets/15.0", {"center": 8443}, f"wss://{CENTER_HOST}:8443/"),
+        ("auto", "Go-http-client/1.1", {"center": 80}, f"https://{CENTER_HOST}:80/"),
+    ],
+)
+def test_a_client_that_came_by_tls_is_redirected_to_tls(
+    scheme: str, agent: str, tls_ports: dict[str, int], location: str
+) -> None:
+    domain = make_domain(redirect_scheme=scheme, ports={"center": 8101, "unbj": 80}, tls_ports=tls_ports)
+    snapshot = make_snapshot(make_config(domain))
+    asked = request(1, **{"User-Agent": agent})
+    asked.secure = True
+    answer = decide(snapshot, "unbj", asked)
+    assert isinstance(answer, Redirect)
+    assert answer.location == location
+    plain = decide(snapshot, "unbj", request(1, **{"User-Agent": agent}))
+    assert isinstance(plain, Redirect)
+    assert plain.location.startswith(("http://", "ws://"))
+
+
 def test_rule_s_a_worker_out_of_sync_drops_what_came_by_its_own_sub_domain_and_redirects_the_rest() -> None:
     dropped = decide(SNAPSHOT, "unbj", request(1111, host=UNBJ_HOST), in_sync=False)
     assert isinstance(dropped, Drop)

@@ -95,6 +95,8 @@ TYPE = "rule.unit_types.0"
         ("config.domains.0.redirect_scheme", "https", "not one of http, ws, auto"),
         ("config.domains.0.ports.unbj", 65536, "65536 is not a port"),
         ("config.domains.0.ports.unbj", "80", "whole number"),
+        ("config.domains.0.tls_ports", {"unbj": 0}, "whole number"),
+        ("config.domains.0.tls_ports", {"elsewhere": 443}, "is not a unit"),
         ("config.domains.0.clusters.unbj", "ws-hz-2", "not a cluster of unit unbj"),
         (f"{URI}.path", "chat", "not a path"),
         (f"{URI}.path", "/a?b", "not a path"),

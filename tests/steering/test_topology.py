@@ -56,6 +56,17 @@ def test_the_same_file_compiles_to_the_same_digest_whatever_the_order_of_its_par
     assert topology.compiled(reordered).digest == topology.compiled(topology_file.parse(WALK_THROUGH)).digest
 
 
+def test_only_tls_ports_other_than_443_stand_in_a_snapshot() -> None:
+    plain = topology.compiled(topology_file.parse(WALK_THROUGH))
+    assert b"tls_ports" not in plain.body
+    named = WALK_THROUGH.replace(
+        "    clusters: {", "    tls_ports: {center: 443, unbj: 8443}\n    clusters: {"
+    )
+    document = topology.compiled(topology_file.parse(named)).document
+    assert document["config"]["domains"][0].pop("tls_ports") == {"unbj": 8443}
+    assert snapshot.canonical(document) == plain.body
+
+
 def test_a_cluster_that_has_not_joined_the_access_layer_stays_out_of_the_snapshot() -> None:
     text = WALK_THROUGH.replace("domains:", "  - {name: spare, unit: unbj, joined: false}\ndomains:")
     document = json.loads(topology.compiled(topology_file.parse(text)).body)

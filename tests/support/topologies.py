@@ -136,4 +136,5 @@ def _domains(draw: st.DrawFn, name: str, codes: list[str], clusters: dict[str, s
             )
             for path in paths
         ),
+        tls_ports={unit: draw(st.integers(1, 65535)) for unit in codes if draw(st.booleans())},
     )
