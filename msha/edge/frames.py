@@ -6,6 +6,7 @@ two frames; nothing else of a frame is looked at (RFC 6455 5.2).
 
 import os
 from collections.abc import Iterable
+from functools import lru_cache
 
 #: The one extension beside which a message of ours may be put in. An uncompressed message between compressed
 #: ones is its own case (RFC 7692 6): RSV1 is unset, and it never enters the window that later ones refer to.
@@ -128,6 +129,7 @@ def text_frame(payload: bytes) -> bytes:
     return bytes((0x80 | _TEXT,)) + length + payload
 
 
+@lru_cache(maxsize=256)
 def close_payload(code: int, reason: str) -> bytes:
     """Code and reason of a Close frame, the reason cut to what fits (123 bytes of whole characters)."""
     return code.to_bytes(2) + reason.encode()[:123].decode(errors="ignore").encode()
@@ -141,7 +143,25 @@ def close_frame(payload: bytes) -> bytes:
 def masked_close_frame(payload: bytes) -> bytes:
     """A Close as a client sends it, under a fresh masking key."""
     size = len(payload)
-    key = os.urandom(4)
+    key = _keys.next()
     pad = (key * (size // 4 + 1))[:size]
     masked = (int.from_bytes(payload) ^ int.from_bytes(pad)).to_bytes(size)
     return bytes((0x80 | _CLOSE, 0x80 | size)) + key + masked
+
+
+class _Keys:
+    """Masking keys from the system's source of strong randomness (RFC 6455 5.3), fetched many at a time."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+        self._used = 0
+
+    def next(self) -> bytes:
+        """Four bytes that were never given before."""
+        if self._used == len(self._bytes):
+            self._bytes, self._used = os.urandom(4096), 0
+        self._used += 4
+        return self._bytes[self._used - 4 : self._used]
+
+
+_keys = _Keys()

@@ -3,7 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 from msha.edge.frames import close_payload
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 SERVICE_RESTART = 1012
 
 #: Sessions closed in one turn of the loop; a turn then takes a few milliseconds.
-CLOSED_PER_TURN = 200
+CLOSED_PER_TURN = 100
+
+#: Why a session ends, for its client and the log.
+Why = Callable[[Tunnel], str]
 
 #: After a Close both peers have so long; with the tick, a session is gone within 1 s (PROTOCOL 5).
 CLOSE_S = 0.9
@@ -70,7 +73,7 @@ class Sessions:
         self._count = 0
         self._closings = reactor.deadlines(close_s)
         self._endings = reactor.deadlines(end_s)
-        self._to_close: deque[tuple[Tunnel, bytes, str]] = deque()
+        self._to_close: deque[tuple[Tunnel, Why, int]] = deque()
 
     def __len__(self) -> int:
         return self._count
@@ -206,19 +209,15 @@ class Sessions:
         if count:
             self.count("messages_lost", count)
 
-    def close(
-        self, tunnels: Iterable[Tunnel], why: Callable[[Tunnel], str], code: int = SERVICE_RESTART
-    ) -> None:
-        """Sessions end by a Close with this code and what ``why`` says: some now, the others turn by turn."""
-        payloads: dict[str, bytes] = {}
+    def close(self, tunnels: Iterable[Tunnel], why: Why, code: int = SERVICE_RESTART) -> None:
+        """Sessions end by a Close with this code and what ``why`` says: a few now, many turn by turn."""
         idle = not self._to_close
-        for tunnel in tunnels:
-            reason = why(tunnel)
-            payload = payloads.get(reason)
-            if payload is None:
-                payload = payloads[reason] = close_payload(code, reason)
-            self._to_close.append((tunnel, payload, reason))
-        if idle and self._to_close:
+        self._to_close.extend(zip(tunnels, repeat(why), repeat(code)))
+        if not idle or not self._to_close:
+            return
+        if len(self._to_close) > CLOSED_PER_TURN:
+            self.reactor.again(self)
+        else:
             self.on_turn()
 
     def await_close(self, tunnel: Tunnel) -> None:
@@ -233,8 +232,9 @@ class Sessions:
     def on_turn(self) -> None:
         """Close the next sessions that are to be closed."""
         for _ in range(min(CLOSED_PER_TURN, len(self._to_close))):
-            tunnel, payload, reason = self._to_close.popleft()
-            tunnel.close(payload, reason)
+            tunnel, why, code = self._to_close.popleft()
+            reason = why(tunnel)
+            tunnel.close(close_payload(code, reason), reason)
         if self._to_close:
             self.reactor.again(self)
 

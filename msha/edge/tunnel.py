@@ -24,6 +24,18 @@ CHUNK_BYTES = 65_536
 #: What a session may hold: a chunk in each direction, and so much of messages of ours (256 KiB in all).
 MESSAGES_LIMIT_BYTES = 2 * CHUNK_BYTES
 
+
+def hold_at_most(buffer_bytes: int) -> None:
+    """No session of this process will hold more than that; to be called before there is one.
+
+    Numbers of the module, because every chunk needs them: looking them up elsewhere would be felt.
+    """
+    global CHUNK_BYTES, MESSAGES_LIMIT_BYTES, _bytes, _chunk
+    CHUNK_BYTES, MESSAGES_LIMIT_BYTES = buffer_bytes // 4, buffer_bytes // 2
+    _bytes = bytearray(CHUNK_BYTES)
+    _chunk = memoryview(_bytes)
+
+
 #: Chunks per direction and turn, after which other sessions come first.
 _CHUNKS_PER_TURN = 4
 
@@ -31,6 +43,8 @@ _CHUNKS_PER_TURN = 4
 # next one is read; a place of its own for each would have to be found and given back.
 _bytes = bytearray(CHUNK_BYTES)
 _chunk = memoryview(_bytes)
+
+_PING = b"\x89\0"
 
 #: What is the last to be sent waits for the FIN, which follows at once: one segment instead of two.
 _WITH_FIN = socket.MSG_MORE
@@ -152,6 +166,11 @@ class Tunnel:
         return self._state & _CLOSING != 0
 
     @property
+    def client_descriptor(self) -> int:
+        """Of the client's socket."""
+        return self._client_fd
+
+    @property
     def sockets(self) -> tuple[socket.SocketType, socket.SocketType]:
         """Of the client and of the back-source."""
         return self._client, self._server
@@ -262,7 +281,9 @@ class Tunnel:
                 if sent != size:
                     self._to_client = bytes(data[sent:])
                     return
-            if size < CHUNK_BYTES and not self._state & _SERVER_HUNG_UP:
+            if size < CHUNK_BYTES:
+                if self._state & _SERVER_HUNG_UP:  # before this read, which took what came before
+                    self._server_ended()
                 return
         self._sessions.reactor.again(self)
 
@@ -289,6 +310,14 @@ class Tunnel:
                 self._pump_down()
 
     # A message of ours
+
+    def ping(self) -> bool:
+        """Whether the client gets a ping now: at an end of a frame, and if nothing waits for it already."""
+        free = self._down.between and not self._to_client
+        if not free or self._state & _OVER or self._down.closed or self._up.closed:
+            return False
+        self._send_down(_PING)
+        return True
 
     def say(self, frame: bytes) -> Heard:
         """The client gets a whole message of ours at once, at the next end of a message, or not at all.
@@ -387,7 +416,9 @@ class Tunnel:
                 if sent != size:
                     self._to_server = bytes(data[sent:])
                     return
-            if size < CHUNK_BYTES and not self._state & _CLIENT_HUNG_UP:
+            if size < CHUNK_BYTES:
+                if self._state & _CLIENT_HUNG_UP:  # as above
+                    self._client_ended()
                 return
         self._sessions.reactor.again(self)
 
