@@ -130,7 +130,9 @@ def store_domain(namespace: Namespace, wanted: topology.Domain, domain: Domain |
     for code, port in wanted.ports.items():
         cluster = clusters[wanted.clusters[code]] if code in wanted.clusters else None
         DomainUnit.objects.update_or_create(
-            domain=row, unit=units[code], defaults={"cluster": cluster, "port": port}
+            domain=row,
+            unit=units[code],
+            defaults={"cluster": cluster, "port": port, "tls_port": wanted.tls_ports.get(code)},
         )
     Uri.objects.filter(domain=row).exclude(path__in=[uri.path for uri in wanted.uris]).delete()
     for uri in wanted.uris:

@@ -19,7 +19,7 @@ from domains.models import Domain, Uri
 from domains.unpublished import as_sentence
 from msha.steering import topology
 from msha.steering.errors import InvalidSnapshot
-from msha.steering.snapshot import check_host_name, check_uri_path
+from msha.steering.snapshot import DEFAULT_PORT, DEFAULT_TLS_PORT, check_host_name, check_uri_path
 from units.models import Cluster, Namespace, Unit
 
 Typed = Mapping[str, Any]
@@ -111,6 +111,13 @@ class UnitForm(forms.Form):
         min_value=1,
         max_value=65535,
         widget=forms.NumberInput(attrs={"class": "input number"}),
+    )
+    tls_port = forms.IntegerField(
+        label=_("TLS port"),
+        required=False,
+        min_value=1,
+        max_value=65535,
+        widget=forms.NumberInput(attrs={"class": "input number", "placeholder": DEFAULT_TLS_PORT}),
     )
 
     def __init__(
@@ -222,6 +229,7 @@ class DomainForm:
         """The domain that the form describes."""
         data = self.settings.cleaned_data
         clusters = {form.unit.code: form.cleaned_data["cluster"] for form in self.units}
+        tls_ports = {form.unit.code: form.cleaned_data["tls_port"] for form in self.units}
         return topology.Domain(
             name=data["name"],
             protocol=data["protocol"],
@@ -232,16 +240,17 @@ class DomainForm:
             ports={form.unit.code: form.cleaned_data["port"] for form in self.units},
             clusters={code: name for code, name in clusters.items() if name},
             uris=tuple(form.value() for form in self._named_uris),
+            tls_ports={code: port for code, port in tls_ports.items() if port is not None},
         )
 
     def complain(self, error: Misplaced) -> None:
         """The service's complaint stands beside the field it is about."""
-        named = re.fullmatch(r"(ports|clusters)\.(.+)", error.place)
+        named = re.fullmatch(r"(ports|tls_ports|clusters)\.(.+)", error.place)
         placed = re.fullmatch(r"uris\[(\d+)\]\.(?:(path)|balance|back_sources\.(.+))", error.place)
         if error.place in self.settings.fields:
             self.settings.add_error(error.place, error.sentence)
         elif named and (form := self._unit_form(named[2])) is not None:
-            form.add_error("port" if named[1] == "ports" else "cluster", error.sentence)
+            form.add_error(named[1].removesuffix("s"), error.sentence)
         elif placed:
             row = self._named_uris[int(placed[1])]
             row.add_error(f"servers-{placed[3]}" if placed[3] else placed[2] or "balance", error.sentence)
@@ -251,10 +260,11 @@ class DomainForm:
             self.complaints.append(str(error))
 
     def _unit(self, unit: Unit, data: Typed | None) -> UnitForm:
-        initial: dict[str, Any] = {"port": topology.DEFAULT_PORT}
+        initial: dict[str, Any] = {"port": DEFAULT_PORT}
         if self.saved is not None:
             initial = {
-                "port": self.saved.ports.get(unit.code, topology.DEFAULT_PORT),
+                "port": self.saved.ports.get(unit.code, DEFAULT_PORT),
+                "tls_port": self.saved.tls_ports.get(unit.code),
                 "cluster": self.saved.clusters.get(unit.code, ""),
             }
         clusters = [cluster.name for cluster in self._joined if cluster.unit_id == unit.pk]

@@ -72,6 +72,13 @@ class DomainUnit(models.Model):
         _("port"), default=80, help_text=_("Written into redirects; left out when it is the scheme's own.")
     )
 
+    tls_port = models.PositiveIntegerField(
+        _("TLS port"),
+        null=True,
+        blank=True,
+        help_text=_("Written into redirects of clients that came by wss or https; 443 where it is empty."),
+    )
+
     class Meta:
         verbose_name = _("unit of a domain")
         verbose_name_plural = _("units of a domain")
@@ -81,6 +88,11 @@ class DomainUnit(models.Model):
             models.CheckConstraint(
                 condition=models.Q(port__gte=1, port__lte=65535),
                 name="domain_unit_port",
+                violation_error_message=_("Ports go from 1 to 65535."),
+            ),
+            models.CheckConstraint(
+                condition=models.Q(tls_port__isnull=True) | models.Q(tls_port__gte=1, tls_port__lte=65535),
+                name="domain_unit_tls_port",
                 violation_error_message=_("Ports go from 1 to 65535."),
             ),
         ]

@@ -57,6 +57,7 @@ def domain_value(domain: Domain) -> topology.Domain:
             ports={row.unit.code: row.port for row in rows},
             clusters={row.unit.code: row.cluster.name for row in rows if row.cluster is not None},
             uris=tuple(uri_value(uri) for uri in domain.uris.all()),
+            tls_ports={row.unit.code: row.tls_port for row in rows if row.tls_port is not None},
         )
     )
 

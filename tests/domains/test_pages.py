@@ -119,6 +119,22 @@ def test_only_joined_clusters_of_the_unit_can_be_chosen(demo: Namespace, operato
     assert domain_value(domain).clusters["unbj"] == "ws-bj-2"
 
 
+def test_a_tls_port_is_saved_shown_exported_and_taken_back(demo: Namespace, operator: Client) -> None:
+    domain = Domain.objects.get()
+    html = operator.get(page_of(domain)).content.decode()
+    assert "tls_ports" not in topology.export_text(demo)
+    assert operator.post(page_of(domain), {**filled(html), "unit-unbj-tls_port": "8443"}).status_code == 302
+    assert domain_value(domain).tls_ports == {"unbj": 8443}
+    text = topology.export_text(demo)
+    assert "tls_ports:" in text
+    html = operator.get(page_of(domain)).content.decode()
+    assert filled(html)["unit-unbj-tls_port"] == "8443"
+    assert operator.post(page_of(domain), {**filled(html), "unit-unbj-tls_port": ""}).status_code == 302
+    assert not domain_value(Domain.objects.get()).tls_ports
+    topology.apply(topology.parse(text), "tester")
+    assert domain_value(Domain.objects.get()).tls_ports == {"unbj": 8443}
+
+
 def test_a_new_domain_is_saved_pending_and_then_put_into_effect(
     published: Namespace, operator: Client
 ) -> None:
@@ -176,6 +192,7 @@ def test_a_new_domain_is_saved_pending_and_then_put_into_effect(
         ({"uri-0-path": ""}, "A URI begins with a slash, as / or /chat."),
         ({"unit-unbj-port": "70000"}, "less than or equal to 65535."),
         ({"unit-unbj-port": ""}, "This field is required."),
+        ({"unit-unbj-tls_port": "70000"}, "less than or equal to 65535."),
         ({"redirect_scheme": "gopher"}, "gopher is not one of the available choices."),
     ],
 )
