@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msha.edge.frames import FrameTracker, close_frame, close_payload, masked_close_frame
+from msha.edge.frames import FrameTracker, close_frame, close_payload, masked_close_frame, text_frame
 from tests.support.websocket_wire import Frame, Wire, frame
 
 MASKS = st.one_of(st.none(), st.binary(min_size=4, max_size=4))
@@ -69,6 +69,40 @@ def test_a_cut_ends_where_the_frame_under_way_ends(
         assert taken == len(piece) or tracker.between
         passed += taken
     assert passed == expected
+
+
+@given(STREAMS, st.booleans(), st.integers(0, 400_000), st.lists(st.integers(0, 200_000), max_size=6))
+def test_a_cut_of_messages_ends_where_a_message_ends_or_goes_on_to_the_end(
+    stream: list[tuple[bytes, int, bool]], says_close: bool, start: int, cuts: list[int]
+) -> None:
+    if says_close:
+        stream = [*stream, (frame(b"\x03\xe8", 8), 8, True), (frame(b"behind it"), 1, True)]
+    data = b"".join(part for part, _, _ in stream)
+    start %= len(data) + 1
+    places, position, fragmented, closed = [0], 0, False, False
+    for part, opcode, fin in stream:
+        position += len(part)
+        closed = closed or opcode == 8
+        if opcode < 8:
+            fragmented = not fin
+        if not fragmented and not closed:
+            places.append(position)
+    expected = min((place for place in places if place >= start), default=len(data))
+    tracker = FrameTracker()
+    tracker.feed(data[:start])
+    passed = start
+    for piece in pieces(data[start:], cuts):
+        if tracker.idle:
+            break
+        passed += tracker.cut_message(piece)
+    assert passed == expected
+    assert tracker.idle == (expected in places)
+
+
+@pytest.mark.parametrize("size", [1, 125, 126, 16_384, 65_535])
+def test_a_text_of_ours_is_one_whole_unmasked_frame(size: int) -> None:
+    assert parsed(text_frame(b"x" * size)) == Frame(1, b"x" * size, fin=True)
+    assert text_frame(b"x" * size) == frame(b"x" * size)
 
 
 def test_one_byte_at_a_time_is_followed_too() -> None:
