@@ -71,6 +71,9 @@ _INTERRUPTED = _CLOSING | _SPEAKING
 #: One of the three has ended it, or is about to.
 _OVER = _CLOSING | _DOWN_CUT | _UP_CUT | _GONE | _FINISHED
 
+_NO_MORE_DOWN = _SERVER_ENDED | _FINISHED
+_NO_MORE_UP = _CLIENT_ENDED | _FINISHED
+_CUT_UP = _CLOSING | _UP_CUT
 _NOTHING_LEFT = _SERVER_ENDED | _CLIENT_SHUT | _UP_CUT
 
 
@@ -249,9 +252,8 @@ class Tunnel:
 
     def _pump_down(self) -> None:
         tracker = self._down
-        for _ in range(_CHUNKS_PER_TURN):
-            if self._to_client or self._state & (_SERVER_ENDED | _FINISHED):
-                return
+        left = _CHUNKS_PER_TURN
+        while not (self._to_client or self._state & _NO_MORE_DOWN):
             try:
                 size = self._server.recv_into(_chunk)
             except BlockingIOError:
@@ -285,7 +287,10 @@ class Tunnel:
                 if self._state & _SERVER_HUNG_UP:  # before this read, which took what came before
                     self._server_ended()
                 return
-        self._sessions.reactor.again(self)
+            left -= 1
+            if not left:
+                self._sessions.reactor.again(self)
+                return
 
     def _send_down(self, data: bytes, flags: int = 0) -> None:
         """Send it after what waits already."""
@@ -383,9 +388,8 @@ class Tunnel:
 
     def _pump_up(self) -> None:
         tracker = self._up
-        for _ in range(_CHUNKS_PER_TURN):
-            if self._to_server or self._state & (_CLIENT_ENDED | _FINISHED):
-                return
+        left = _CHUNKS_PER_TURN
+        while not (self._to_server or self._state & _NO_MORE_UP):
             try:
                 size = self._client.recv_into(_chunk)
             except BlockingIOError:
@@ -396,7 +400,7 @@ class Tunnel:
             if not size:
                 self._client_ended()
                 return
-            if self._state & (_CLOSING | _UP_CUT):
+            if self._state & _CUT_UP:
                 self._closing_up(bytes(_chunk[:size]))
             else:
                 data = _chunk[:size]
@@ -420,7 +424,10 @@ class Tunnel:
                 if self._state & _CLIENT_HUNG_UP:  # as above
                     self._client_ended()
                 return
-        self._sessions.reactor.again(self)
+            left -= 1
+            if not left:
+                self._sessions.reactor.again(self)
+                return
 
     def _send_up(self, data: bytes, flags: int = 0) -> None:
         """Send it after what waits already."""
