@@ -57,7 +57,7 @@ class FrameTracker:
         view = memoryview(data)
         position = 0
         while position < len(view) and not self.idle:
-            position += self._advance(view[position:], stop=not self.closed)
+            position += self._advance(view[position:], stop=True)
         return position
 
     def _advance(self, data: bytes | memoryview, *, stop: bool) -> int:
