@@ -4,14 +4,18 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import structlog
+
 from msha.edge.agent import Agent
+from msha.edge.balancers import InvalidNetwork, networks
 from msha.edge.breakglass import BreakGlass, read_snapshot, refuse_buried
 from msha.edge.control import InvalidControl, control_url, read_token
 from msha.edge.leaving import leave
+from msha.edge.limits import InvalidSetting, Limits, check_descriptors, descriptors, unknown_settings
 from msha.edge.logs import complain, log_to_stderr
 from msha.edge.process import (
     EdgeProcess,
@@ -29,13 +33,19 @@ from msha.steering.errors import InvalidSnapshot, MshaError
 
 WORKERS_LIMIT = 256
 
+#: What the options --trusted-slb and --proxy-protocol can be said by, too.
+TRUSTED_SLBS = "MSHA_EDGE_TRUSTED_SLBS"
+PROXY_PROTOCOL = "MSHA_EDGE_PROXY_PROTOCOL"
 
-def worker_command(access_log: str, lock_fd: int | None) -> WorkerCommand:
-    """Builds the command line of a real worker."""
+log = structlog.get_logger("msha.edge.agent")
+
+
+def worker_command(access_log: str, lock_fd: int | None, words: Sequence[str] = ()) -> WorkerCommand:
+    """Builds the command line of a real worker, with some words more."""
 
     def command(ipc_fd: int, address: str, unit: str) -> list[str]:
         line = [sys.executable, "-m", "msha.edge.worker", "--ipc-fd", str(ipc_fd), "--bind", address]
-        line += ["--unit", unit, "--access-log", access_log]
+        line += ["--unit", unit, "--access-log", access_log, *words]
         return line if lock_fd is None else [*line, "--lock-fd", str(lock_fd)]
 
     return command
@@ -75,6 +85,18 @@ def parser() -> argparse.ArgumentParser:
         "--metrics-bind", metavar="HOST:PORT", help="where Prometheus reads /metrics; default: nowhere"
     )
     run.add_argument(
+        "--trusted-slb",
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="load balancers whose X-Forwarded-* are believed; may be given again",
+    )
+    run.add_argument(
+        "--proxy-protocol",
+        action="store_true",
+        help="connections of trusted load balancers begin with a PROXY header, version 1 or 2",
+    )
+    run.add_argument(
         "--take-over", type=Path, metavar="DIR", help="state directory of the node whose port this one takes"
     )
     run.add_argument(
@@ -103,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write("left\n")
             return Exit.DONE
         return _run(options)
-    except (InvalidControl, InvalidBind, UsageError) as error:
+    except (InvalidControl, InvalidBind, InvalidNetwork, InvalidSetting, UsageError) as error:
         complain(str(error))
         return Exit.USAGE
     except (MshaError, OSError) as error:
@@ -117,9 +139,44 @@ class UsageError(MshaError):
 
 def _run(options: argparse.Namespace) -> int:
     host, port = parse_bind(options.bind)
+    _check_settings()
+    options.worker_words = _balancer_words(options, os.environ)
     if options.control is not None:
         return _run_with_console(options, host, port)
     return _run_from_file(options, host, port)
+
+
+def _check_settings() -> None:
+    """The workers will be able to obey the environment; what they can obey only in part is told.
+
+    Raises:
+        InvalidSetting: a setting is wrong, or there are too few descriptors for any.
+    """
+    advice = check_descriptors(Limits.of(os.environ), descriptors())
+    if advice:
+        log.warning("descriptors_few", advice=advice)
+    for name in unknown_settings(os.environ, (TRUSTED_SLBS, PROXY_PROTOCOL)):
+        log.warning("setting_unknown", name=name)
+
+
+def _balancer_words(options: argparse.Namespace, environment: Mapping[str, str]) -> list[str]:
+    """What workers are told of load balancers.
+
+    Raises:
+        InvalidNetwork: one of their addresses is none.
+        InvalidSetting: as for the limits.
+        UsageError: the PROXY protocol would be taken from nobody.
+    """
+    named = options.trusted_slb or environment.get(TRUSTED_SLBS, "").replace(",", " ").split()
+    switch = environment.get(PROXY_PROTOCOL, "off")
+    if switch not in ("on", "off"):
+        raise InvalidSetting(PROXY_PROTOCOL, f"is {switch!r}, not on or off.")
+    words = [word for network in networks(named) for word in ("--trusted-slb", str(network))]
+    if options.proxy_protocol or switch == "on":
+        if not words:
+            raise UsageError("--proxy-protocol needs --trusted-slb: say from which load balancers it comes.")
+        words.append("--proxy-protocol")
+    return words
 
 
 def _run_with_console(options: argparse.Namespace, host: str, port: int) -> int:
@@ -192,7 +249,7 @@ def _options(options: argparse.Namespace, lock_fd: int | None = None) -> Options
         workers=options.workers or len(os.sched_getaffinity(0)),
         drain_s=options.drain_s,
         leave_on_exit=options.leave_on_exit,
-        worker_command=worker_command(options.access_log, lock_fd),
+        worker_command=worker_command(options.access_log, lock_fd, options.worker_words),
         metrics=listen_for_scrapes(*parse_bind(options.metrics_bind)) if options.metrics_bind else None,
     )
 

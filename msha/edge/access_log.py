@@ -42,6 +42,7 @@ class HandshakeRecord:
         snapshot: version under which it was decided; 0 without one.
         held_until: monotonic time at which a hold ends, from the first hold on; 0 if it was never held.
         tried: back-source servers that failed it, each with why.
+        balancer: address of the load balancer of ours that passed it on; empty if there was none.
     """
 
     head: RequestHead | None = None
@@ -56,6 +57,7 @@ class HandshakeRecord:
     back_source = ""
     tried: Sequence[str] = ()
     session = 0
+    balancer = ""
 
     def __init__(self, address: Address, started_at: float) -> None:
         self.address = address
@@ -63,8 +65,10 @@ class HandshakeRecord:
 
     @property
     def peer(self) -> str:
-        """``HOST:PORT``, with brackets where they belong."""
+        """``HOST:PORT`` or only the host, with brackets where they belong."""
         host, port = self.address[:2]
+        if not port:  # a load balancer said who it is, but not from which port
+            return str(host)
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
     def add_tried(self, what: str) -> None:
@@ -118,6 +122,8 @@ class AccessLog:
             line += f',"back_source":"{record.back_source}"'
         if record.tried:
             line += f',"tried":{quoted("; ".join(record.tried))}'
+        if record.balancer:
+            line += f',"balancer":"{record.balancer}"'
         if record.session:
             line += f',"session":{record.session}'
         self._lines.append(f"{line}}}\n".encode(errors="replace"))

@@ -53,6 +53,19 @@ def bid(
     farewell.on_turn()
 
 
+def bid_at_once(sock: socket.socket, answer: bytes) -> None:
+    """The answer is on its way if there is room for it; what has come is read, so that no reset follows."""
+    try:
+        sock.recv(_DISCARD_BYTES, socket.MSG_DONTWAIT)
+    except OSError:
+        pass  # nothing has come, or nobody is there
+    try:
+        sock.send(answer, socket.MSG_DONTWAIT)
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # there is nobody to tell
+
+
 class Farewell:
     """A connection of which only the end is left to do."""
 

@@ -25,6 +25,16 @@ HEAD_LIMIT_BYTES = 16_384
 #: A head may have this many fields.
 FIELD_LIMIT = 100
 
+
+def take_heads_of(size_bytes: int, fields: int) -> None:
+    """No head in this process may be longer, or have more fields.
+
+    Numbers of the module, because every head needs them; to be called before there is one.
+    """
+    global HEAD_LIMIT_BYTES, FIELD_LIMIT
+    HEAD_LIMIT_BYTES, FIELD_LIMIT = size_bytes, fields
+
+
 #: Of an answer other than 101, at most so much body is passed on.
 ANSWER_LIMIT_BYTES = 65_536
 
@@ -294,6 +304,11 @@ def _host_of(head: RequestHead, authority: bytes | None) -> str:
     return host
 
 
+def host_in(value: bytes) -> str:
+    """The host name, with its port if there is one, that is the whole value; empty if it is none."""
+    return _host(value) or ""
+
+
 @lru_cache(maxsize=1024)
 def _host(given: bytes) -> str | None:
     """The text of a Host field, empty if it is empty; None if it cannot be a host name with a port."""
@@ -472,17 +487,22 @@ _GOES_UP = _GoesOn(_HOP_BY_HOP | {b"host", b"forwarded"}, _OURS)
 _GOES_DOWN = _GoesOn(_HOP_BY_HOP, ())
 
 
-def back_source_request(head: RequestHead, target: str, peer: str, ours: Iterable[Field]) -> bytes:
+def back_source_request(
+    head: RequestHead, target: str, peer: str, ours: Iterable[Field], *, asked_host: str = ""
+) -> bytes:
     """The request head for the back-source: the client's, with hop-by-hop fields and our statements anew.
 
     Args:
         target: path and query.
-        peer: the address of the client.
+        peer: the address of the client, and after it what it passed that is ours.
         ours: further fields that only an edge may send.
+        asked_host: what the client asked for where a load balancer of ours has written another Host.
     """
+    scheme = "https" if head.secure else "http"
     lines = [
         f"GET {target} HTTP/1.1\r\nHost: {head.host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        f"X-Forwarded-For: {peer}\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: {head.host}".encode("ascii")
+        f"X-Forwarded-For: {peer}\r\nX-Forwarded-Proto: {scheme}\r\n"
+        f"X-Forwarded-Host: {asked_host or head.host}".encode("ascii")
     ]
     lines += [b": ".join(field) for field in _going_on(head, _GOES_UP)]
     lines += [b": ".join(field) for field in ours]
@@ -519,6 +539,11 @@ def refusal(status: int, sentence: str, fields: Sequence[Field] = ()) -> bytes:
     """An error with one sentence as its body."""
     text = (b"Content-Type", b"text/plain; charset=utf-8")
     return response(status, [text, (b"Cache-Control", b"no-store"), *fields], f"{sentence}\n".encode())
+
+
+def invalid(error: InvalidHead) -> bytes:
+    """The answer to a request that is not served."""
+    return refusal(error.status, error.sentence, error.fields)
 
 
 def redirection(status: int, location: str) -> bytes:

@@ -48,6 +48,8 @@ class Opening:
         "wish",
     )
 
+    _parse = staticmethod(handshake.parse_request)
+
     def __init__(self, shell: "Shell", client: socket.SocketType, address: Address) -> None:
         # the connection
         self._shell = shell
@@ -119,7 +121,7 @@ class Opening:
             self._shell.head_deadlines.discard(self)
         whole, self._buffer = self._buffer, b""
         self._record.line = whole
-        self._head = self._record.head = handshake.parse_request(whole[:end])
+        self._head = self._record.head = self._parse(whole[:end])
         self._rest = whole[end:]
         self._unread = full or bool(self._rest)
         self._decide()
@@ -128,10 +130,32 @@ class Opening:
         """Answer what needs no decision."""
         record = self._record
         self._shell.sessions.count(f"invalid_{error.reason}")
+        if error.reason == "downgraded":
+            self._shell.downgrades.count(record.balancer or record.address[0], time.monotonic())
         if self._head is None and not record.line:
             record.line = self._buffer
         record.decision, record.reason = "invalid", error.reason
-        self._bid(error.status, handshake.refusal(error.status, error.sentence, error.fields))
+        self._bid(error.status, handshake.invalid(error))
+
+    def turn_away(self, excess: InvalidHead, *, patient: bool) -> None:
+        """The client is over a limit and told so, whatever it asks for.
+
+        Args:
+            patient: whether it may take its time to close.
+        """
+        try:
+            request = self._client.recv(handshake.HEAD_LIMIT_BYTES, socket.MSG_DONTWAIT)
+        except OSError:
+            request = b""
+        self._unread = patient and not request.endswith(b"\r\n\r\n")
+        self._refuse(excess)
+
+    def _refuse(self, excess: InvalidHead) -> None:
+        """Answer a client that is over a limit."""
+        record = self._record
+        record.decision, record.reason = "refuse", f"limited_{excess.reason}"
+        self._shell.sessions.count(record.reason)
+        self._bid(excess.status, handshake.invalid(excess))
 
     # The decision
 
@@ -347,3 +371,9 @@ class Opening:
         self._watched = True
         self._client.setblocking(False)
         self._shell.reactor.watch(self._client.fileno(), self)
+        if self._shell.peers.connections_limit:
+            self._book()
+
+    def _book(self) -> None:
+        """The connection counts among those of its address, until it is closed."""
+        self._shell.peers.hold(self._client.fileno(), self._record.address[0])

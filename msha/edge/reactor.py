@@ -92,7 +92,11 @@ class DeadlineQueue:
 
 
 class Reactor:
-    """Tells endpoints what happens on their sockets, fairly and in the loop's thread."""
+    """Tells endpoints what happens on their sockets, fairly and in the loop's thread.
+
+    Attributes:
+        on_close: called with each descriptor that was watched and will be closed.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
@@ -102,6 +106,7 @@ class Reactor:
         self._again_set = False
         self._in_batch = False
         self._closed: list[socket.SocketType] = []
+        self.on_close: Callable[[int], None] | None = None
         self._queues: list[DeadlineQueue] = []
         self._on_tick: list[Callable[[float], None]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -164,6 +169,14 @@ class Reactor:
         """A listener is not heard while silent; connections wait in its backlog."""
         self._epoll.modify(descriptor, 0 if silent else select.EPOLLIN)
 
+    def endpoint_of(self, descriptor: int) -> Endpoint | None:
+        """Who hears of the socket."""
+        return self._endpoints.get(descriptor)
+
+    def highest_descriptor(self) -> int:
+        """Of all that are registered."""
+        return max(self._endpoints, default=0)
+
     def hand_over(self, descriptor: int, endpoint: Endpoint) -> None:
         """Another endpoint hears of the socket from now on."""
         self._endpoints[descriptor] = endpoint
@@ -174,7 +187,13 @@ class Reactor:
         While a batch of events is being handled its descriptor stays taken, so that a later event of the
         batch cannot be told to a new connection that happens to get the same number.
         """
-        if self._endpoints.pop(sock.fileno(), None) is not None and self._in_batch:
+        descriptor = sock.fileno()
+        if self._endpoints.pop(descriptor, None) is None:
+            sock.close()
+            return
+        if self.on_close is not None:
+            self.on_close(descriptor)
+        if self._in_batch:
             self._closed.append(sock)
         else:
             sock.close()

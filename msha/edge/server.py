@@ -1,14 +1,21 @@
 """The server shell: takes connections and keeps the books."""
 
+import errno
+import os
+import resource
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import structlog
 
-from msha.edge import shared_port
-from msha.edge.access_log import AccessLog, HandshakeRecord
+from msha.edge import farewell, handshake, shared_port
+from msha.edge.access_log import AccessLog, Address, HandshakeRecord
+from msha.edge.balancers import Balancers
+from msha.edge.forwarded_opening import ForwardedOpening
+from msha.edge.handshake import InvalidHead
+from msha.edge.limits import Limits, Room
 from msha.edge.opening import Opening
+from msha.edge.peers import Downgrades, Peers, too_many_connections
 from msha.edge.reactor import Reactor
 from msha.edge.sessions import Sessions
 from msha.edge.steering import Steering
@@ -22,32 +29,14 @@ _ACCEPTS_PER_TURN = 64
 
 _BACKLOG = 4096
 
+#: Addresses that have asked for nothing lately are forgotten so often (seconds).
+_FORGET_EVERY_S = 1.0
+
 #: The kernel tells us of a connection when its first bytes are there, or after about so long.
 _DEFER_ACCEPT_S = 1
 
 #: A client that vanished without a word is found after about two minutes.
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long a peer may take; seconds.
-
-    Attributes:
-        head_s: a client, for its request head.
-        connect_s: a back-source, from the connect to its whole answer; then the next one is asked.
-        linger_s: a client, to close after an answer.
-        close_s: both, to end a session after a Close of ours.
-        end_s: a peer, to end a session after the other did.
-        hold_s: a held handshake, from the first hold on.
-    """
-
-    head_s: float = 5.0
-    connect_s: float = 5.0
-    linger_s: float = 1.0
-    close_s: float = 0.9
-    end_s: float = 5.0
-    hold_s: float = 5.0
 
 
 class Shell:
@@ -57,6 +46,9 @@ class Shell:
         steering: decides what to do with a handshake.
         waiting: handshakes that are held.
         opened: called with each new session.
+        peers: what each client address has.
+        downgrades: who sends handshakes that lost their Upgrade.
+        balancers: whose word on the client's address is believed; None: nobody's.
     """
 
     def __init__(
@@ -66,6 +58,7 @@ class Shell:
         steering: Steering,
         access_log: AccessLog,
         limits: Limits,
+        balancers: Balancers | None = None,
     ) -> None:
         self.reactor = reactor
         self.sessions = sessions
@@ -73,12 +66,23 @@ class Shell:
         self.waiting = WaitingRoom(reactor)
         self.log = access_log
         self.opened: Callable[[Tunnel], None] = _nothing
+        self.peers = Peers(limits)
+        self.downgrades = Downgrades(sessions)
+        self.balancers = balancers
         self.head_deadlines = reactor.deadlines(limits.head_s)
         self.connect_deadlines = reactor.deadlines(limits.connect_s)
         self.linger_deadlines = reactor.deadlines(limits.linger_s)
         self._session_number = 0
         self._listener: socket.socket | None = None
         self._silent = False
+        # limits
+        room = Room.of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+        self._connections_limit = min(limits.connections or room.connections, room.connections)
+        self._spare_descriptors = room.spare
+        self._reserve = -1
+        self._forget_at = 0.0
+        if self.peers.connections_limit:
+            reactor.on_close = self.peers.release
         sessions.on_finished = self._session_finished
         reactor.every_tick(self._tick)
 
@@ -102,6 +106,7 @@ class Shell:
             listener = _listener(host, port)
             self._listener = listener
             self._silent = False
+            self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
             self.reactor.watch_level(listener.fileno(), self)
         return int(self._listener.getsockname()[1])
 
@@ -112,6 +117,8 @@ class Shell:
                 pass
             listener, self._listener = self._listener, None
             self.reactor.close(listener)
+            if self._reserve >= 0:
+                os.close(self._reserve)
 
     def run_dry(self) -> None:
         """The listener takes what is on its way to it and nothing new; somebody else listens on the port."""
@@ -179,25 +186,81 @@ class Shell:
             return False
         # What socket.accept() wraps: without its second object of Python, and its second call of the kernel.
         accept, family = listener._accept, listener.family  # type: ignore[attr-defined]
+        balancers, near_a_limit = self.balancers, self._near_a_limit()
         for _ in range(_ACCEPTS_PER_TURN):
             try:
                 descriptor, address = accept()
             except BlockingIOError:
                 return False
             except OSError as error:
+                if error.errno == errno.EMFILE and self._turn_away_by_reserve():
+                    continue
                 self._accept_failed(error)
                 return False
             client = socket.SocketType(family, socket.SOCK_STREAM, 0, descriptor)
-            opening = Opening(self, client, address)
+            if balancers is None or address[0] not in balancers:
+                opening = Opening(self, client, address)
+            else:
+                opening = ForwardedOpening(self, client, address)
             try:
-                opening.begin()
+                if near_a_limit and (excess := self._excess(address, opening)) is not None:
+                    opening.turn_away(excess, patient=len(self.linger_deadlines) < self._spare_descriptors)
+                else:
+                    opening.begin()
             except Exception:
                 log.exception("connection_failed", endpoint="Opening")
                 opening.abort()
         return True
 
+    def _near_a_limit(self) -> bool:
+        """Whether a connection that is taken in this turn of the loop may be one too many."""
+        peers = self.peers
+        if peers.handshakes_limit:
+            return True
+        limit = peers.connections_limit
+        lower = limit if 0 < limit < self._connections_limit else self._connections_limit
+        return self.clients > lower - _ACCEPTS_PER_TURN
+
+    @property
+    def clients(self) -> int:
+        """How many connections of clients there are."""
+        sessions = self.sessions
+        opening = len(self.head_deadlines) + len(sessions.half_open) + len(self.waiting)
+        return len(sessions) + opening + len(self.linger_deadlines)
+
+    def _excess(self, address: Address, opening: Opening) -> InvalidHead | None:
+        """Why the connection is one too many, or None. A load balancer is many clients."""
+        if self.clients >= self._connections_limit:
+            return too_many_connections()
+        if isinstance(opening, ForwardedOpening):
+            return None
+        return self.peers.excess(address[0], self.reactor.now())
+
+    def _turn_away_by_reserve(self) -> bool:
+        """Whether a connection for which there was no descriptor has been told so and is closed.
+
+        It takes one that is kept for this; else it would wait in the kernel until its client gives up.
+        """
+        assert self._listener is not None
+        if self._reserve < 0:
+            return False
+        os.close(self._reserve)
+        try:
+            client = self._listener.accept()[0]
+        except OSError:
+            client = None
+        if client is not None:
+            with client:
+                farewell.bid_at_once(client, handshake.invalid(too_many_connections()))
+            self.sessions.count("limited_descriptors")
+        try:
+            self._reserve = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._reserve = -1  # somebody else took it: the listener falls silent for a while instead
+        return client is not None
+
     def _accept_failed(self, error: OSError) -> None:
-        """Out of descriptors or memory, or the peer was gone already: look again at the next tick."""
+        """Out of memory or of descriptors, or the peer was gone already: look again at the next tick."""
         self.sessions.count("accept_failed")
         if isinstance(error, ConnectionError):
             return
@@ -210,6 +273,9 @@ class Shell:
         if self._silent and self._listener is not None:
             self._silent = False
             self.reactor.silence(self._listener.fileno(), silent=False)
+        if now >= self._forget_at:
+            self._forget_at = now + _FORGET_EVERY_S
+            self.peers.forget(now)
         self.log.flush()
 
     def _session_finished(self, tunnel: Tunnel) -> None:

@@ -22,13 +22,17 @@ from typing import Any
 import structlog
 import uvloop
 
+from msha.edge import handshake, tunnel
 from msha.edge.access_log import AccessLog, open_access_log
 from msha.edge.agent_channel import AgentChannel
+from msha.edge.balancers import Balancers, networks
 from msha.edge.cutover_progress import CutoverProgress
+from msha.edge.idle import IdleWatch
+from msha.edge.limits import Limits
 from msha.edge.logs import log_to_stderr
 from msha.edge.messages import Address, Messages, Outcome, usable_text
 from msha.edge.reactor import Reactor
-from msha.edge.server import Limits, Shell
+from msha.edge.server import Shell
 from msha.edge.sessions import SERVICE_RESTART, Sessions
 from msha.edge.steering import Steering
 from msha.edge.tally import Tally
@@ -90,6 +94,7 @@ class Worker:
         port: int,
         access_log: AccessLog,
         limits: Limits | None = None,
+        balancers: Balancers | None = None,
     ) -> None:
         limits = limits or Limits()
         # process
@@ -97,7 +102,8 @@ class Worker:
         self.reactor = Reactor(loop)
         self.sessions = Sessions(self.reactor, close_s=limits.close_s, end_s=limits.end_s)
         self.steering = Steering(unit, self.sessions.by_server, hold_s=limits.hold_s)
-        self.shell = Shell(self.reactor, self.sessions, self.steering, access_log, limits)
+        self.shell = Shell(self.reactor, self.sessions, self.steering, access_log, limits, balancers)
+        self.idle = IdleWatch(self.reactor, self.sessions, limits)
         self.waiting = self.shell.waiting
         self.messages = Messages(self.reactor, self.sessions)
         self.progress = CutoverProgress(unit)
@@ -373,6 +379,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--lock-fd", type=int, default=-1, metavar="M", help="kept open, not used")
     parser.add_argument("--access-log", default="-", metavar="-|FILE|off")
     parser.add_argument("--drain-s", type=float, default=30.0, metavar="S", help="after a SIGTERM of our own")
+    parser.add_argument("--trusted-slb", action="append", default=[], metavar="CIDR")
+    parser.add_argument("--proxy-protocol", action="store_true", help="of each connection by a trusted SLB")
     options = parser.parse_args(arguments)
     log_to_stderr()
     _allow_many_descriptors()
@@ -383,6 +391,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _run(options: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     host, _, port = options.bind.rpartition(":")
+    limits = Limits.of(os.environ)  # the agent has refused wrong ones
+    handshake.take_heads_of(limits.head_bytes, limits.head_fields)
+    tunnel.hold_at_most(limits.buffer_bytes)
+    trusted = networks(options.trusted_slb)
     worker = Worker(
         loop,
         socket.socket(fileno=options.ipc_fd),
@@ -390,6 +402,8 @@ async def _run(options: argparse.Namespace) -> int:
         host=host.strip("[]"),
         port=int(port),
         access_log=open_access_log(options.access_log, options.unit),
+        limits=limits,
+        balancers=Balancers(trusted, proxy_protocol=options.proxy_protocol) if trusted else None,
     )
 
     def terminate() -> None:

@@ -15,7 +15,8 @@ from typing import Any, Self
 import uvloop
 
 from msha.edge.access_log import AccessLog, NoAccessLog
-from msha.edge.server import Limits
+from msha.edge.balancers import Balancers
+from msha.edge.limits import Limits
 from msha.edge.worker import Worker
 from msha.steering.snapshot import Published, build
 from tests.support.websocket_wire import (
@@ -176,7 +177,12 @@ class EdgeWorker:
     """A worker in a thread of its own, and the ends it stands between."""
 
     def __init__(
-        self, unit: str = "center", *, limits: Limits = QUICK, access_log: AccessLog | None = None
+        self,
+        unit: str = "center",
+        *,
+        limits: Limits = QUICK,
+        access_log: AccessLog | None = None,
+        balancers: Balancers | None = None,
     ) -> None:
         self.unit = unit
         ours, theirs = socket.socketpair()
@@ -187,6 +193,7 @@ class EdgeWorker:
         self._clients: list[Client] = []
         self._theirs = theirs
         self._limits = limits
+        self._balancers = balancers
         self._access_log = access_log or NoAccessLog()
         self._thread = threading.Thread(target=self._serve, name="edge-worker")
 
@@ -217,9 +224,9 @@ class EdgeWorker:
         self.port = self.agent.hear("listening")["port"]
         return self.port
 
-    def connect(self, *, receive_buffer: int | None = None) -> Client:
-        """A client that has sent nothing yet."""
-        client = Client.connect(self.port, receive_buffer=receive_buffer)
+    def connect(self, *, receive_buffer: int | None = None, source: str = "") -> Client:
+        """A client, with this address if one is given, that has sent nothing yet."""
+        client = Client.connect(self.port, receive_buffer=receive_buffer, source=source)
         self._clients.append(client)
         return client
 
@@ -252,6 +259,7 @@ class EdgeWorker:
             port=0,
             access_log=self._access_log,
             limits=self._limits,
+            balancers=self._balancers,
         )
         self.worker = worker
         worker.start()
@@ -261,7 +269,11 @@ class EdgeWorker:
 
 @contextmanager
 def worker_process(
-    *arguments: str, unit: str = "center", port: int = 0, fds: Sequence[int] = ()
+    *arguments: str,
+    unit: str = "center",
+    port: int = 0,
+    fds: Sequence[int] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[subprocess.Popen[bytes], Agent]]:
     """A worker as its agent starts it: a process of its own."""
     ours, theirs = socket.socketpair()
@@ -271,7 +283,11 @@ def worker_process(
         pass_fds=(theirs.fileno(), *fds),
         stdout=subprocess.PIPE,
         process_group=0,
-        env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": os.pathsep.join(sys.path)},
+        env={
+            "PATH": os.environ.get("PATH", ""),
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            **(environment or {}),
+        },
     )
     theirs.close()
     agent = Agent(ours)

@@ -169,13 +169,15 @@ class Client(Wire):
     """A WebSocket client."""
 
     @classmethod
-    def connect(cls, port: int, *, receive_buffer: int | None = None) -> Self:
-        """Connected, nothing sent yet."""
+    def connect(cls, port: int, *, receive_buffer: int | None = None, source: str = "") -> Self:
+        """Connected, nothing sent yet; from this address if one is given."""
         sock = socket.socket()
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.settimeout(TIMEOUT_S)
         try:
+            if source:
+                sock.bind((source, 0))
             sock.connect(("127.0.0.1", port))
         except OSError:
             sock.close()
