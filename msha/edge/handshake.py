@@ -16,6 +16,7 @@ from typing import Any
 
 import httptools
 
+from msha.edge.proxy_protocol import V1_BEGINNING
 from msha.steering.errors import Terminal
 from msha.steering.router_id import NONE_REPEATED, Request, indexed
 
@@ -274,6 +275,10 @@ def _feed_request(found: _Collector | _Shortcut, data: bytes) -> None:
     except httptools.HttpParserUpgrade:
         pass  # how httptools says that the head is whole and asks for another protocol
     except httptools.HttpParserInvalidMethodError:
+        if data.startswith(V1_BEGINNING):
+            raise InvalidHead(
+                400, "proxy_protocol", "No PROXY header is expected from your address."
+            ) from None
         raise InvalidHead(405, "method", "Only GET is answered here.", ((b"Allow", b"GET, HEAD"),)) from None
     except httptools.HttpParserError as error:
         raise InvalidHead(400, "malformed", f"The request head is malformed: {error}.") from None
