@@ -4,13 +4,13 @@ Nothing here is looked at for a connection as long as no limit can be met: see `
 """
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
 from msha.edge.handshake import InvalidHead
 from msha.edge.limits import Limits
-from msha.edge.sessions import Sessions
 
 log = structlog.get_logger("msha.edge")
 
@@ -143,8 +143,8 @@ class Downgrades:
     node's page and its metrics show.
     """
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
+    def __init__(self, count: Callable[[str], None]) -> None:
+        self._count = count
         #: By peer, when it was last named, and how many it has sent since.
         self._peers: dict[str, tuple[float, int]] = {}
 
@@ -152,9 +152,9 @@ class Downgrades:
         """One more by this peer."""
         known = self._peers.get(host)
         if known is None and len(self._peers) >= DOWNGRADING_PEERS:
-            self._sessions.count("downgraded_by_others")
+            self._count("downgraded_by_others")
             return
-        self._sessions.count(f"downgraded_by_{host}")
+        self._count(f"downgraded_by_{host}")
         named_at, unnamed = known or (-DOWNGRADE_WARNING_S, 0)
         if now - named_at < DOWNGRADE_WARNING_S:
             self._peers[host] = (named_at, unnamed + 1)

@@ -54,7 +54,7 @@ class Shell:
         self.log = access_log
         self.opened: Callable[[Tunnel], None] = _nothing
         self.peers = Peers(limits)
-        self.downgrades = Downgrades(sessions)
+        self.downgrades = Downgrades(sessions.count)
         self.balancers = balancers
         self.tls = tls
         self.head_deadlines = reactor.deadlines(limits.head_s)

@@ -14,8 +14,13 @@ from tests.support.needs import need
 from tests.support.websocket_wire import TIMEOUT_S, BackSource, Client, handshake_head
 
 DEFAULTS = ""
-AS_PRINTED = 'proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";'
-PROPER = f"proxy_http_version 1.1; proxy_set_header Host $http_host; {AS_PRINTED}"
+#: Document 002 sets these two fields, but no proxy_http_version.
+UPGRADING = 'proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";'
+AS_PRINTED = f"root html; index index.html index.htm; {UPGRADING}"
+PROPER = f"proxy_http_version 1.1; proxy_set_header Host $http_host; {UPGRADING}"
+
+#: From where nginx connects.
+NGINX = "127.0.0.5"
 
 CONFIGURATION = """\
 daemon off; master_process off; worker_processes 1; pid {directory}/pid; error_log {directory}/error.log;
@@ -24,9 +29,12 @@ http {{
   access_log off;
   client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
   fastcgi_temp_path {directory}/fastcgi; uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
+  keepalive_timeout 65;
+  upstream edges {{ server 127.0.0.1:{edge} weight=1; }}
   server {{
     listen 127.0.0.1:{port};
-    location / {{ proxy_pass http://127.0.0.1:{edge}; {proxying} }}
+    location / {{ proxy_pass http://edges; proxy_bind {address}; {proxying} }}
+    error_page 500 502 503 504 /50x.html;
   }}
 }}
 """
@@ -39,7 +47,7 @@ def nginx(directory: Path, edge: int, proxying: str) -> Iterator[int]:
     (port,) = free_ports(1)
     configuration = directory / "nginx.conf"
     configuration.write_text(
-        CONFIGURATION.format(directory=directory, port=port, edge=edge, proxying=proxying)
+        CONFIGURATION.format(directory=directory, port=port, edge=edge, address=NGINX, proxying=proxying)
     )
     with subprocess.Popen([program, "-c", str(configuration), "-e", str(directory / "error.log")]) as process:
         try:
@@ -60,15 +68,20 @@ def connected(port: int) -> Client:
 
 
 @pytest.mark.parametrize("proxying", [DEFAULTS, AS_PRINTED], ids=["defaults", "as_printed"])
-def test_a_handshake_that_nginx_downgraded_is_refused_at_once(
+def test_a_handshake_that_nginx_downgraded_is_refused_at_once_and_counted_for_this_nginx(
     worker: EdgeWorker, tmp_path: Path, proxying: str
 ) -> None:
-    with nginx(tmp_path, worker.port, proxying) as port, connected(port) as client:
-        client.send(handshake_head(router_id=5))
-        response = client.answer()
-        assert response.status == 400
-        assert b"load balancer or proxy" in client.read(int(response.headers["content-length"]))
-    worker.agent.stats(lambda said: said["counters"].get("invalid_downgraded") == 1)
+    with nginx(tmp_path, worker.port, proxying) as port:
+        for _ in range(3):
+            with connected(port) as client:
+                began = time.monotonic()
+                client.send(handshake_head(router_id=5))
+                response = client.answer()
+                assert response.status == 400
+                assert b"load balancer or proxy" in client.read(int(response.headers["content-length"]))
+                assert time.monotonic() - began < 1.0  # not when somebody's patience ends
+    said = worker.agent.stats(lambda said: said["counters"].get("invalid_downgraded") == 3)
+    assert said["counters"][f"downgraded_by_{NGINX}"] == 3
 
 
 def test_a_handshake_that_nginx_passes_on_properly_is_served(

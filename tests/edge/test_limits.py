@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -16,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
 from msha.edge.limits import InvalidSetting, Limits, Room, check_descriptors, setting_name, settings
-from msha.edge.peers import Peers, network_of
+from msha.edge.peers import Downgrades, Peers, network_of
 from msha.steering.wire import TEXT_LIMIT_BYTES
 from tests.support.edge_worker import (
     QUICK,
@@ -301,6 +303,24 @@ def test_addresses_that_ask_no_more_are_forgotten_and_their_number_is_bounded() 
     assert len(peers._paid_at) <= 65_536
     peers.forget(100.2)
     assert not peers._paid_at
+
+
+# Downgrades
+
+
+def test_who_downgrades_is_named_once_a_minute_and_counted_up_to_a_number_of_peers() -> None:
+    counted: Counter[str] = Counter()
+    downgrades = Downgrades(lambda name: counted.update([name]))
+    with structlog.testing.capture_logs() as logs:
+        for now in (0.0, 1.0, 59.0, 61.0):
+            downgrades.count("10.0.0.5", now)
+        for number in range(30):
+            downgrades.count(f"10.0.1.{number}", 62.0)
+    assert [(line["peer"], line["count"]) for line in logs[:2]] == [("10.0.0.5", 1), ("10.0.0.5", 3)]
+    assert len(logs) == 2 + 19
+    assert counted["downgraded_by_10.0.0.5"] == 4
+    assert counted["downgraded_by_others"] == 11
+    assert len(counted) == 21
 
 
 # Descriptors
