@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from msha.edge import probes
+from msha.edge.back_sources import servers_of
 from msha.edge.control import DIAL_TIMEOUT_S, ControlClient, Turned
 from msha.edge.leaving import not_told, say_left_patiently
 from msha.edge.messages import Outcome
@@ -124,6 +125,7 @@ class Agent(EdgeProcess):
             listening=self._listening,
             parked=self._parked,
             draining=self.draining,
+            back_sources=servers_of(has, identity.unit) if has and identity else frozenset(),
         )
 
     def works(self) -> list[Coroutine[Any, Any, None]]:

@@ -3,12 +3,14 @@
 import errno
 import os
 import socket
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from msha.edge import handshake
+from msha.edge.back_sources import NOT_IN_TIME, OUR_FAULTS, no_socket
 from msha.edge.handshake import Field, InvalidAnswer
 from msha.edge.reactor import BROKEN, HANG_UP, READABLE, WRITABLE
 
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 _KEEPALIVE_IDLE_S = 60
 
 _ANSWER_READ_BYTES = 65_536
+
+#: So long after the first failure no further server is asked; the client has waited enough.
+_FAILING_S = 10.0
 
 #: A back-source may say so often that it has not finished (1xx).
 _INTERIM_LIMIT = 8
@@ -56,10 +61,12 @@ class Asking:
 
     __slots__ = (
         "_answer_head",
+        "_asked",
+        "_blamed",
         "_body",
         "_buffer",
+        "_enough_at",
         "_interim",
-        "_left",
         "_opening",
         "_outgoing",
         "_shell",
@@ -74,7 +81,10 @@ class Asking:
         self._shell = shell
         self._opening = opening
         self.wish = wish
-        self._left = list(wish.servers)
+        self._asked = 0
+        self._enough_at = 0.0
+        # Servers that took the request and did not answer. If another one does, the fault was theirs.
+        self._blamed: tuple[tuple[str, str], ...] = ()
         # the server that is being asked
         self._stage = Stage.OVER
         self.socket: socket.SocketType | None = None
@@ -119,7 +129,7 @@ class Asking:
         if self._stage is Stage.BODY:
             self._pass_on()
         else:
-            self._next("did not answer in time")
+            self._next(NOT_IN_TIME)
 
     def abort(self) -> None:
         """Close everything now, the client's connection included."""
@@ -129,43 +139,63 @@ class Asking:
 
     def _next(self, failure: str) -> None:
         """Ask the next server; when there is none left, the client hears of it."""
+        servers = self.wish.servers
         while True:
             if failure:
-                self._opening.failed(self.server, failure)
+                self._failed(failure)
             self._let_go()
-            if not self._left:
+            if self._asked == len(servers) or (failure and time.monotonic() > self._enough_at):
                 self._stage = Stage.OVER
-                self._opening.refused(504 if "in time" in failure else 502)
+                self._opening.refused(504 if failure == NOT_IN_TIME else 502)
                 return
-            self.server = self._left.pop(0)
+            self.server = servers[self._asked]
+            self._asked += 1
             failure = self._connect()
             if not failure:
                 return
 
+    def _failed(self, failure: str) -> None:
+        self._opening.failed(self.server, failure)
+        self._enough_at = self._enough_at or time.monotonic() + _FAILING_S
+        if self._stage is Stage.CONNECT:
+            self._shell.back_sources.failed(self.server, failure, reached=False)
+        elif self._stage is Stage.ANSWER:
+            self._blamed += ((self.server, failure),)
+
     def _connect(self) -> str:
         """Begin to connect; what went wrong at once, or nothing."""
-        host, _, port = self.server.rpartition(":")
-        family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+        shell = self._shell
+        address = shell.back_sources.address(self.server)
+        self._stage = Stage.OVER
         try:
-            server = socket.SocketType(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            server = socket.SocketType(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         except OSError as error:
-            return f"no socket: {error.strerror}"
+            return no_socket(error)
+        self.socket = server
         server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         server.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
-        result = server.connect_ex((host.strip("[]"), int(port)))
-        if result not in (0, errno.EINPROGRESS):
-            server.close()
+        result = server.connect_ex(address.name)
+        if result in OUR_FAULTS:
             return os.strerror(result).lower()
-        self.socket = server
         self._stage = Stage.CONNECT
+        if result not in (0, errno.EINPROGRESS):
+            return os.strerror(result).lower()
         self._outgoing = self._opening.request_for(self.wish)
-        self._shell.reactor.watch(server.fileno(), self)
-        self._shell.connect_deadlines.add(self)
+        shell.reactor.watch(server.fileno(), self)
+        shell.connect_deadlines.add(self)
+        if self._others_are_up():
+            shell.reach_deadlines.add(self)
         return ""
+
+    def _others_are_up(self) -> bool:
+        """Whether it is better to ask another server than to wait long for a connection to this one."""
+        left, down = len(self.wish.servers) - self._asked, self._shell.back_sources.down
+        return left > 0 and not (down and down.issuperset(self.wish.servers[-left:]))
 
     def _let_go(self) -> None:
         self._shell.connect_deadlines.discard(self)
+        self._shell.reach_deadlines.discard(self)
         if self.socket is not None:
             self._shell.reactor.close(self.socket)
             self.socket = None
@@ -176,6 +206,7 @@ class Asking:
 
     def _send_request(self) -> None:
         assert self.socket is not None
+        self._shell.reach_deadlines.discard(self)
         try:
             sent = self.socket.send(self._outgoing)
         except BlockingIOError:
@@ -186,6 +217,15 @@ class Asking:
         self._outgoing = self._outgoing[sent:]
         if not self._outgoing:
             self._stage = Stage.ANSWER
+
+    def _answered(self) -> None:
+        """The server said something valid; so those before it, which did not, are to blame."""
+        back_sources = self._shell.back_sources
+        if self.server in back_sources.suspects:
+            back_sources.answered(self.server)
+        for server, failure in self._blamed:
+            back_sources.failed(server, failure, reached=True)
+        self._blamed = ()
 
     # Its answer
 
@@ -242,6 +282,8 @@ class Asking:
                 handshake.check_switch(head, self._opening.key)
                 self._stage = Stage.OVER
                 self._shell.connect_deadlines.discard(self)
+                if self._blamed or self._shell.back_sources.suspects:
+                    self._answered()
                 self._opening.open(self, head, self._buffer[end:], more=full)
                 return
             if head.status >= 200:
@@ -250,6 +292,7 @@ class Asking:
             self._interim += 1
             if self._interim > _INTERIM_LIMIT:
                 raise InvalidAnswer("it sends one interim answer after the other")
+        self._answered()
         self._stage = Stage.BODY
         self._answer_head = head
         self._body = handshake.AnswerReader(self._buffer)

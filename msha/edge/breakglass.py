@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from msha.edge.back_sources import servers_of
 from msha.edge.metrics import Standing
 from msha.edge.process import EdgeProcess, Exit, Options, Stop
 from msha.edge.state import StateDirectory, UnusableDirectory
@@ -92,6 +93,7 @@ class BreakGlass(EdgeProcess):
             listening=listening,
             parked=False,
             draining=self.draining,
+            back_sources=servers_of(has, self._unit) if has else frozenset(),
         )
 
     def works(self) -> list[Coroutine[Any, Any, None]]:

@@ -35,6 +35,7 @@ class Standing:
         refused: whether the newest snapshot that was seen could not be applied.
         in_sync: whether the snapshot is known to be the newest (PROTOCOL 1).
         connected: whether the console has welcomed the node on an open connection; None without a console.
+        back_sources: the servers of its unit in that version.
     """
 
     unit: str
@@ -47,6 +48,7 @@ class Standing:
     listening: bool
     parked: bool
     draining: bool
+    back_sources: frozenset[str]
 
 
 class Descriptors(NamedTuple):
@@ -126,6 +128,7 @@ class NodeMetrics(Collector):
         yield _pairs("msha_edge_sessions_ended", "Sessions that are over.", ("by", "reason"), tally.ended)
         moved = {"up": tally.bytes_up, "down": tally.bytes_down}
         yield _counts("msha_edge_bytes", "Bytes relayed from clients and to them.", "direction", moved)
+        yield self._back_sources()
         yield _counts(
             "msha_edge_back_source_failures",
             "Handshakes that a back-source server failed.",
@@ -133,6 +136,13 @@ class NodeMetrics(Collector):
             tally.failures,
         )
         yield _counts("msha_edge_events", "What else was counted.", "event", _events(stats.counters))
+
+    def _back_sources(self) -> Metric:
+        meaning = "1 while no worker holds the back-source server for down."
+        family = GaugeMetricFamily("msha_edge_back_source_up", meaning, labels=["server"])
+        for server in sorted(self.standing.back_sources):
+            family.add_metric([server], server not in self.stats.down)
+        return family
 
     def _decisions(self) -> Metric:
         tally = self.stats.tally

@@ -241,11 +241,10 @@ class Opening:
 
     def _ask(self, decision: Tunnel) -> None:
         shell, router_id = self._shell, decision.router_id
-        steering = shell.steering
-        fields = [steering.unit_field]
+        fields = [shell.steering.unit_field]
         if router_id is not None:
             fields.append((b"X-Msha-Router-Id", b"%d" % router_id))
-        servers = steering.servers(decision.route, router_id)
+        servers = shell.back_sources.order(decision.route, router_id)
         self.wish = TunnelWish(servers, decision.target, fields, decision.unit_type, router_id)
         # From this instant on a new snapshot must find it.
         shell.sessions.half_open[self] = None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from msha.edge.access_log import AccessLog, Address, HandshakeRecord
+from msha.edge.back_sources import BackSources
 from msha.edge.balancers import Balancers
 from msha.edge.forwarded_opening import ForwardedOpening
 from msha.edge.handshake import InvalidHead
@@ -29,6 +30,7 @@ class Shell:
 
     Attributes:
         steering: decides what to do with a handshake.
+        back_sources: which servers are asked, and in which order.
         waiting: handshakes that are held.
         opened: called with each new session.
         peers: what each client address has.
@@ -50,6 +52,9 @@ class Shell:
         self.reactor = reactor
         self.sessions = sessions
         self.steering = steering
+        self.back_sources = BackSources(
+            reactor, sessions, retry_s=limits.retry_s, reach_s=limits.reach_s, answer_s=limits.connect_s
+        )
         self.waiting = WaitingRoom(reactor)
         self.log = access_log
         self.opened: Callable[[Tunnel], None] = _nothing
@@ -59,6 +64,7 @@ class Shell:
         self.tls = tls
         self.head_deadlines = reactor.deadlines(limits.head_s)
         self.connect_deadlines = reactor.deadlines(limits.connect_s)
+        self.reach_deadlines = reactor.deadlines(limits.reach_s)
         self.linger_deadlines = reactor.deadlines(limits.linger_s)
         self._session_number = 0
         self._listeners: dict[Spoken, Listener] = {}
@@ -102,6 +108,7 @@ class Shell:
         for listener in self._listeners.values():
             listener.close()
         self._listeners.clear()
+        self.back_sources.rest()
         if self._reserve >= 0:
             os.close(self._reserve)
             self._reserve = -1
@@ -184,6 +191,8 @@ class Shell:
                 self._reserve = -1  # somebody else took it: the listener falls silent for a while instead
 
     def _tick(self, now: float) -> None:
+        if self.back_sources.down and self._listeners:
+            self.back_sources.probe(now)
         for listener in self._listeners.values():
             listener.listen_again()
         if self.tls is not None and self.tls.late:

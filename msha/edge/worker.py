@@ -25,6 +25,7 @@ import uvloop
 from msha.edge import handshake, tunnel
 from msha.edge.access_log import AccessLog, open_access_log
 from msha.edge.agent_channel import AgentChannel
+from msha.edge.back_sources import servers_of
 from msha.edge.balancers import Balancers, networks
 from msha.edge.cutover_progress import CutoverProgress
 from msha.edge.idle import IdleWatch
@@ -101,7 +102,7 @@ class Worker:
         self.unit = unit
         self.reactor = Reactor(loop)
         self.sessions = Sessions(self.reactor, close_s=limits.close_s, end_s=limits.end_s)
-        self.steering = Steering(unit, self.sessions.by_server, hold_s=limits.hold_s)
+        self.steering = Steering(unit, hold_s=limits.hold_s)
         self.shell = Shell(self.reactor, self.sessions, self.steering, access_log, limits, balancers)
         self.idle = IdleWatch(self.reactor, self.sessions, limits)
         self.waiting = self.shell.waiting
@@ -213,6 +214,7 @@ class Worker:
         All of it happens in one turn of the loop: no handshake can open a tunnel in between (I1, I2).
         """
         self.steering.snapshot = snapshot
+        self.shell.back_sources.keep(servers_of(snapshot, self.unit))
         unwanted = self.progress.applied(snapshot, self.sessions)
         self.sessions.close(unwanted, lambda tunnel: _moved_to(snapshot, tunnel))
         for opening in list(self.sessions.half_open):
@@ -332,6 +334,7 @@ class Worker:
             counters=self.sessions.counters | tally.by_name(),
             by_phase=self.progress.numbers() if self.progress.epoch >= 0 else {},
             tally=tally.said(),
+            down=sorted(self.shell.back_sources.down),
             lag_s=self.reactor.take_lag(),
             report=asked,
         )

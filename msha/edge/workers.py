@@ -105,7 +105,11 @@ class Order:
 
 @dataclass(slots=True)
 class Stats:
-    """What a worker last said of itself."""
+    """What a worker last said of itself.
+
+    Attributes:
+        down: back-source servers that it holds for down.
+    """
 
     sessions: int = 0
     half_open: int = 0
@@ -113,6 +117,7 @@ class Stats:
     counters: dict[str, int] = field(default_factory=dict)
     progress: dict[str, int] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
+    down: frozenset[str] = frozenset()
 
     @classmethod
     def read(cls, said: Mapping[str, Any]) -> Self:
@@ -124,6 +129,7 @@ class Stats:
             counters={str(name): int(count) for name, count in said["counters"].items()},
             progress={str(name): int(count) for name, count in (said.get("by_phase") or {}).items()},
             tally=Tally.heard(said["tally"]),
+            down=frozenset(map(str, said.get("down", ()))),
         )
 
 
@@ -279,6 +285,7 @@ class Fleet:
             counters=dict(counters),
             progress=_summed([self._retired_progress, *(stats.progress for stats in workers)]),
             tally=tally,
+            down=frozenset().union(*(stats.down for stats in workers)),
         )
 
     @property

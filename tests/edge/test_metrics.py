@@ -176,6 +176,24 @@ async def test_a_back_source_that_fails_is_counted_by_its_address(start: Start, 
     await until(agent, lambda it: it.value("back_source_failures_total", server="127.0.0.1:9") == 1)
 
 
+async def test_a_back_source_that_is_down_shows_until_it_is_up_again(start: Start, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = free.getsockname()
+    server = f"127.0.0.1:{address[1]}"
+    (tmp_path / "snapshot.json").write_bytes(snapshot(7, server=server).body)
+    agent = await (await start("--workers", "2")).ready()
+    await until(agent, lambda it: it.value("back_source_up", server=server) == 1)
+    for _ in range(6):  # one of the two workers gets three of them
+        with pytest.raises(InvalidStatus, match="502"):
+            await client(agent.port, 1111)
+    await until(agent, lambda it: it.has("back_source_up") and not it.value("back_source_up", server=server))
+    assert agent.events("back_source_down")[0]["reason"] == "connection refused"
+    with socket.create_server(address):
+        await until(agent, lambda it: it.value("back_source_up", server=server) == 1)
+    assert agent.events("back_source_up")[0]["reason"] == "connected"
+
+
 async def test_what_else_workers_count_are_events(start: Start) -> None:
     agent = await (await start()).ready()
     found = await until(agent, lambda it: it.has("events_total"))
