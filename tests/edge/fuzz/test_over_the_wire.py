@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,7 @@ from tests.edge.fuzz.corpus import REQUESTS, RESPONSES
 from tests.edge.fuzz.mutation import CUTS, pieces
 from tests.edge.fuzz.properties import PROPERTIES
 from tests.edge.fuzz.reference import lone_request, read_answer, read_request
-from tests.support.edge_worker import EdgeWorker, make_config, make_rule
+from tests.support.edge_worker import QUICK, EdgeWorker, make_config, make_rule
 from tests.support.websocket_wire import TIMEOUT_S, accept_key, handshake_head
 
 #: Mostly long enough for the edge to read a piece before the next one comes; nothing depends on it.
@@ -118,8 +119,8 @@ def scripted() -> Iterator[Scripted]:
 
 @pytest.fixture(scope="module")
 def edge(scripted: Scripted) -> Iterator[EdgeWorker]:
-    """A worker in front of it, for all tests here."""
-    worker = EdgeWorker().start()
+    """A worker in front of it, for all tests here, patient with those that send byte by byte."""
+    worker = EdgeWorker(limits=replace(QUICK, head_s=30, connect_s=30)).start()
     worker.apply(make_config({"center": [scripted.address], "unbj": ["127.0.0.1:9"]}), make_rule())
     worker.listen()
     yield worker
