@@ -526,7 +526,9 @@ def switching_protocols(head: ResponseHead) -> bytes:
 def passed_on(head: ResponseHead, body: bytes) -> bytes:
     """A back-source's answer other than 101, for the client; the connection closes after it."""
     fields = _going_on(head, _GOES_DOWN)
-    fields += [field for field in head.sent if field[0].lower() == b"proxy-authenticate"]
+    # Of this hop, but without them the client could not make sense of the status (RFC 9110 11.7.1, 15.5.22).
+    kept = (b"proxy-authenticate", b"upgrade" if head.status == HTTPStatus.UPGRADE_REQUIRED else b"")
+    fields += [field for field in head.sent if field[0].lower() in kept]
     return response(head.status, fields, body, phrase=head.phrase)
 
 

@@ -248,8 +248,10 @@ def check_passed_on(data: bytes, _: list[int]) -> None:
         False,
     )
     assert reading.rest == b""
-    meant = [*_own(sent), (b"connection", b"close")]
-    meant += [(name, value) for name, value in sent.fields if name == b"proxy-authenticate"]
+    kept = {b"proxy-authenticate"} | ({b"upgrade"} if head.status == 426 else set())
+    meant = [*_own(sent), *((name, value) for name, value in sent.fields if name in kept)]
+    upgrades = any(name == b"upgrade" for name, _ in meant)
+    meant.append((b"connection", b"close, Upgrade" if upgrades else b"close"))
     if head.status != 204:
         meant.append((b"content-length", b"%d" % len(body)))
     assert sorted(reading.fields) == sorted(meant)
