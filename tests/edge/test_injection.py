@@ -294,7 +294,7 @@ def test_to_a_client_that_does_not_read_a_bounded_number_of_messages_waits(
     (tunnel,) = [tunnel for tunnel in worker.worker.sessions if tunnel.router_id == 1111]
     outcomes = [speaker.send(f"{index:05}" + "y" * (16 * KIBIBYTE - 5)) for index in range(12)]
     waiting = sum(outcome["queued"] for outcome in outcomes)
-    assert 7 <= waiting < 12
+    assert MESSAGES_LIMIT_BYTES // (17 * KIBIBYTE) <= waiting < 12
     assert outcomes == [to(queued=1)] * waiting + [to(full=1)] * (12 - waiting)
     held = tunnel.waiting_bytes + sum(len(said) for _, said in worker.worker.sessions.unsaid.values())
     assert held <= CHUNK_BYTES + MESSAGES_LIMIT_BYTES
