@@ -68,6 +68,8 @@ class Peers:
     def __init__(self, limits: Limits) -> None:
         self.connections_limit = limits.connections_per_address
         self.handshakes_limit = limits.handshakes_per_address_per_s
+        self._price = 1.0 / max(self.handshakes_limit, 1)
+        self._credit = 1.0 + self._price / 2  # a full second of them, whatever rounding does
         self._holders: dict[str, _Holder] = {}
         #: By descriptor: 8 bytes for a connection, a tenth of what an entry of a dict takes.
         self._held: list[_Holder | None] = []
@@ -79,7 +81,7 @@ class Peers:
 
         Counts a handshake where those are limited.
         """
-        network = network_of(host)
+        network = network_of(host) if ":" in host else host
         if self.connections_limit:
             holder = self._holders.get(network)
             if holder is not None and holder.connections >= self.connections_limit:
@@ -96,9 +98,9 @@ class Peers:
         One number for each address does what a token bucket does with two.
         """
         paid_at = self._paid_at
-        price = 1.0 / self.handshakes_limit
-        due = max(paid_at.get(network, now), now) + price
-        if due > now + 1.0 + price / 2:
+        due = paid_at.get(network, now)
+        due = (due if due > now else now) + self._price
+        if due > now + self._credit:
             return False
         if len(paid_at) >= _REMEMBERED_ADDRESSES and network not in paid_at:
             paid_at.clear()  # so many within a second: then no single one is the trouble
@@ -112,7 +114,7 @@ class Peers:
 
     def hold(self, descriptor: int, host: str) -> None:
         """The address has one connection more, on this descriptor."""
-        network = network_of(host)
+        network = network_of(host) if ":" in host else host
         holder = self._holders.get(network)
         if holder is None:
             holder = self._holders[network] = _Holder(network)

@@ -72,6 +72,7 @@ class Shell:
         room = Room.of(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         self._connections_limit = min(limits.connections or room.connections, room.connections)
         self._spare_descriptors = room.spare
+        self._room = 0
         self._reserve = -1
         self._forget_at = 0.0
         if self.peers.connections_limit:
@@ -147,13 +148,16 @@ class Shell:
     # Limits
 
     def near_a_limit(self) -> bool:
-        """Whether a connection that is taken in this turn of the loop may be one too many."""
-        peers = self.peers
-        if peers.handshakes_limit:
-            return True
-        limit = peers.connections_limit
-        lower = limit if 0 < limit < self._connections_limit else self._connections_limit
-        return self.clients > lower - ACCEPTS_PER_TURN
+        """Whether a connection that is taken in this turn of the loop may be one too many.
+
+        Connections only come by being taken, so after a count a number of turns can do without another.
+        """
+        self._room -= ACCEPTS_PER_TURN
+        if self._room < 0:
+            limit = self.peers.connections_limit
+            lower = limit if 0 < limit < self._connections_limit else self._connections_limit
+            self._room = lower - self.clients - ACCEPTS_PER_TURN
+        return self._room < 0 or self.peers.handshakes_limit > 0
 
     @property
     def clients(self) -> int:
@@ -169,7 +173,7 @@ class Shell:
 
     def excess(self, address: Address, opening: Opening) -> InvalidHead | None:
         """Why the connection is one too many, or None. A load balancer is many clients."""
-        if self.clients >= self._connections_limit:
+        if self._room < 0 and self.clients >= self._connections_limit:
             return too_many_connections()
         if isinstance(opening, ForwardedOpening):
             return None

@@ -78,6 +78,11 @@ def usage(capfd: pytest.CaptureFixture[str], *words: str) -> str:
         ("run --bind 127.0.0.1:70000 --snapshot a --unit center", "is not a port"),
         ("run --bind 127.0.0.1:0 --snapshot a --unit center --workers 0", "number of workers"),
         ("run --bind 127.0.0.1:0 --snapshot a --unit center --drain-s soon", "number of seconds"),
+        (
+            "run --bind 127.0.0.1:0 --snapshot a --unit center --trusted-slb 10.0.0.1/24",
+            "as 10.0.0.5 or 10.0",
+        ),
+        ("run --bind 127.0.0.1:0 --snapshot a --unit center --proxy-protocol", "needs --trusted-slb"),
         ("leave", "required: --state-dir"),
     ],
 )

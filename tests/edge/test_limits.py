@@ -214,6 +214,16 @@ def test_beyond_the_limit_for_all_a_connection_is_told_and_the_others_go_on(
     counted(worker, "limited_connections")
 
 
+def test_the_limit_for_all_is_exact_however_fast_connections_come(make: Make) -> None:
+    worker = make(connections=200, head_s=30.0)
+    clients = [worker.connect() for _ in range(300)]
+    for client in clients:
+        client.send(b"G")
+    counted(worker, "limited_connections", 100)
+    assert worker.worker is not None
+    assert len(worker.worker.shell.head_deadlines) == 200
+
+
 def test_a_connection_that_ends_makes_room_for_another(make: Make, back_source: BackSource) -> None:
     worker = make(connections=1)
     client, session = worker.open(back_source)

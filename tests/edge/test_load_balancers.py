@@ -14,8 +14,10 @@ import pytest
 from msha.demo.ports import free_ports
 from msha.edge.access_log import open_access_log
 from msha.edge.balancers import Balancers, InvalidNetwork, networks
+from tests.support.agents import RunningAgent
 from tests.support.edge_worker import QUICK, EdgeWorker, make_config, make_rule
 from tests.support.needs import need
+from tests.support.snapshots import snapshot
 from tests.support.websocket_wire import TIMEOUT_S, BackSource, BackSourceSession, Client, handshake_head
 
 #: The balancers of the tests: they connect from 127.0.0.1, or have said so further away.
@@ -387,6 +389,35 @@ def test_behind_a_real_haproxy_the_client_is_known_by_its_proxy_header(
 def test_a_balancer_s_address_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(InvalidNetwork, match="is not the address of load balancers"):
         networks([text])
+
+
+BY_OPTIONS = (("--trusted-slb", "10.0.0.0/24", "--trusted-slb", "127.0.0.1", "--proxy-protocol"), {})
+BY_ENVIRONMENT = ((), {"MSHA_EDGE_TRUSTED_SLBS": "10.0.0.0/24, 127.0.0.1", "MSHA_EDGE_PROXY_PROTOCOL": "on"})
+
+
+@pytest.mark.parametrize(
+    ("words", "environment"), [BY_OPTIONS, BY_ENVIRONMENT], ids=["options", "environment"]
+)
+async def test_an_edge_trusts_the_balancers_that_it_is_told_of(
+    tmp_path: Path, words: tuple[str, ...], environment: dict[str, str]
+) -> None:
+    file = tmp_path / "snapshot.json"
+    file.write_bytes(snapshot(1).body)
+    options = ["--bind", "127.0.0.1:0", "--snapshot", str(file), "--unit", "center", "--drain-s", "0"]
+    edge = RunningAgent(tmp_path, "run", *options, "--workers", "1", *words, **environment)
+    await edge.start()
+    try:
+        await edge.ready()
+        check = b"GET /.well-known/msha/status HTTP/1.1\r\nHost: x\r\n\r\n"
+        for begin, source, status in (
+            (V1, "127.0.0.1", 200),
+            (b"", "127.0.0.1", 400),
+            (b"", "127.0.0.2", 200),
+        ):
+            with Client.connect(edge.port, source=source) as client:
+                assert client.ask(begin + check).status == status
+    finally:
+        await edge.kill()
 
 
 def test_an_ipv4_balancer_is_known_on_an_ipv6_listener() -> None:
