@@ -254,7 +254,7 @@ class BackSources:
         if failure:
             trouble.reason = failure
             self._try_later(trouble, time.monotonic())
-        elif not trouble.reached:
+        else:
             self._come_up(server, "connected")
 
     def _end_probe(self, server: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from msha.edge import asking
 from msha.edge.back_sources import FAILURES_LIMIT
 from tests.edge.test_opening import closed_port
 from tests.support.edge_worker import QUICK, EdgeWorker, make_config, make_rule
@@ -20,7 +21,7 @@ from tests.support.websocket_wire import TIMEOUT_S, BackSource, Client, handshak
 #: A server that is down is tried again soon, ...
 SOON = replace(QUICK, reach_s=0.3, retry_s=0.2)
 #: ... or not before the test is over.
-LATE = replace(SOON, retry_s=60)
+LATE = replace(SOON, retry_s=20)
 
 
 class Mortal(BackSource):
@@ -178,6 +179,16 @@ def test_the_last_server_has_the_whole_time_to_take_a_connection(late: EdgeWorke
         assert time.monotonic() - began >= LATE.connect_s
 
 
+def test_a_client_is_not_sent_to_one_server_after_the_other_for_ever(
+    late: EdgeWorker, more: Callable[[], Mortal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "_FAILING_S", 0.1)
+    hung = [more() for _ in range(3)]
+    serve(late, [server.address for server in hung])
+    assert ask(late) == 504
+    assert [server.idle() for server in hung] == [False, False, True]
+
+
 @pytest.mark.parametrize("status", [200, 403, 503])
 def test_an_http_answer_is_no_failure(late: EdgeWorker, back_source: BackSource, status: int) -> None:
     serve(late, [back_source.address, closed_port()], "consistent_hash")
@@ -331,6 +342,36 @@ def test_the_time_between_tries_grows(soon: EdgeWorker, back_source: BackSource)
             assert time.monotonic() < deadline
             time.sleep(0.02)
         assert down(soon, silent)
+
+
+def test_no_client_waits_for_a_server_that_could_not_be_reached_while_it_is_tried(
+    soon: EdgeWorker, back_source: BackSource
+) -> None:
+    with swallowing() as silent:
+        serve(soon, [silent, back_source.address])
+        while not soon.worker or not soon.worker.shell.back_sources.down:
+            assert ask(soon, [back_source]) == 101
+        until = time.monotonic() + 4 * SOON.retry_s
+        while time.monotonic() < until:
+            assert ask(soon, [back_source]) == 101
+        assert failures(soon) == {silent: FAILURES_LIMIT}
+
+
+def test_handshakes_that_were_under_way_when_a_server_went_down_do_not_put_off_its_try(
+    late: EdgeWorker, back_source: BackSource, more: Callable[[], Mortal]
+) -> None:
+    hung = more()
+    serve(late, [hung.address, back_source.address])
+    clients = [late.connect() for _ in range(8 * FAILURES_LIMIT)]
+    for client in clients:
+        client.send(handshake_head(router_id=5))
+    for _ in clients:
+        back_source.take().switch()
+    assert [client.answer().status for client in clients] == [101] * len(clients)
+    assert failures(late)[hung.address] == 4 * FAILURES_LIMIT
+    assert late.worker is not None
+    trouble = late.worker.shell.back_sources._known[hung.address]
+    assert trouble.wait_s == LATE.retry_s
 
 
 def test_one_handshake_at_a_time_is_tried_on_a_server_that_gave_no_answer(
