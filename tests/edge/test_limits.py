@@ -224,6 +224,20 @@ def test_the_limit_for_all_is_exact_however_fast_connections_come(make: Make) ->
     assert len(worker.worker.shell.head_deadlines) == 200
 
 
+@pytest.mark.parametrize("begun", [b"G", b"GET / HTTP/1.1\r\nX: " + b"z" * 40_000])
+def test_a_connection_that_is_turned_away_before_its_head_is_whole_is_not_reset(
+    make: Make, back_source: BackSource, begun: bytes
+) -> None:
+    worker = make(connections=1)
+    worker.open(back_source)
+    client = worker.connect()
+    client.send(begun)
+    response = client.answer()
+    assert response.status == 503
+    client.send(b"y" * 1000)
+    assert len(client.body(response)) > 10
+
+
 def test_a_connection_that_ends_makes_room_for_another(make: Make, back_source: BackSource) -> None:
     worker = make(connections=1)
     client, session = worker.open(back_source)

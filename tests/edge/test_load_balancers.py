@@ -14,6 +14,7 @@ import pytest
 from msha.demo.ports import free_ports
 from msha.edge.access_log import open_access_log
 from msha.edge.balancers import Balancers, InvalidNetwork, networks
+from tests.edge.test_behind_nginx import NGINX, PROPER, nginx
 from tests.support.agents import RunningAgent
 from tests.support.edge_worker import QUICK, EdgeWorker, make_config, make_rule
 from tests.support.needs import need
@@ -352,7 +353,7 @@ def connected(port: int, source: str) -> Client:
         try:
             return Client.connect(port, source=source)
         except ConnectionRefusedError:
-            assert time.monotonic() < deadline, "HAProxy does not listen"
+            assert time.monotonic() < deadline, "the balancer does not listen"
             time.sleep(0.02)
 
 
@@ -380,6 +381,23 @@ def test_behind_a_real_haproxy_the_client_is_known_by_its_proxy_header(
     entry = logged(tmp_path)[0]
     assert entry["peer"].startswith("127.0.0.77:")
     assert entry["balancer"] == "127.0.0.1"
+
+
+def test_behind_a_real_nginx_the_client_is_known_by_what_nginx_adds(
+    make: Make, back_source: BackSource, tmp_path: Path
+) -> None:
+    worker = make(trusted=(NGINX,))
+    added = "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"
+    proxying = f"{PROPER} {added} proxy_set_header X-Forwarded-Proto https;"
+    with nginx(tmp_path, worker.port, proxying) as port, connected(port, "127.0.0.77") as client:
+        client.send(handshake_head(router_id=1111, extra="X-Forwarded-For: 6.6.6.6\r\n"))
+        session = back_source.take()
+        session.switch()
+        assert client.answer().status == 101
+    assert session.headers["x-forwarded-for"] == f"127.0.0.77, {NGINX}"
+    assert session.headers["x-forwarded-proto"] == "https"
+    entry = logged(tmp_path)[0]
+    assert (entry["peer"], entry["balancer"]) == ("127.0.0.77", NGINX)
 
 
 # The settings
