@@ -4,7 +4,8 @@ import argparse
 import asyncio
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,6 +14,8 @@ import structlog
 from msha.edge.agent import Agent
 from msha.edge.balancers import InvalidNetwork, networks
 from msha.edge.breakglass import BreakGlass, read_snapshot, refuse_buried
+from msha.edge.certificate_watch import CertificateWatch
+from msha.edge.certificates import Certificates, UnusableCertificate
 from msha.edge.control import InvalidControl, control_url, read_token
 from msha.edge.leaving import leave
 from msha.edge.limits import InvalidSetting, Limits, check_descriptors, descriptors, unknown_settings
@@ -22,7 +25,9 @@ from msha.edge.process import (
     Exit,
     InvalidBind,
     Options,
+    TlsOptions,
     WorkerCommand,
+    format_address,
     listen_for_scrapes,
     parse_bind,
     reserve,
@@ -36,6 +41,9 @@ WORKERS_LIMIT = 256
 #: What the options --trusted-slb and --proxy-protocol can be said by, too.
 TRUSTED_SLBS = "MSHA_EDGE_TRUSTED_SLBS"
 PROXY_PROTOCOL = "MSHA_EDGE_PROXY_PROTOCOL"
+
+#: What is wrong in the command line and what it names, not in the machine.
+_WRONG_USE = (InvalidControl, InvalidBind, InvalidNetwork, InvalidSetting, UnusableCertificate)
 
 log = structlog.get_logger("msha.edge.agent")
 
@@ -84,6 +92,10 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--metrics-bind", metavar="HOST:PORT", help="where Prometheus reads /metrics; default: nowhere"
     )
+    run.add_argument("--tls-bind", metavar="HOST:PORT", help="where clients connect by TLS; default: nowhere")
+    run.add_argument(
+        "--tls-certs", type=Path, metavar="DIR", help="certificates, such as websocket.example.pem, with keys"
+    )
     run.add_argument(
         "--trusted-slb",
         action="append",
@@ -125,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write("left\n")
             return Exit.DONE
         return _run(options)
-    except (InvalidControl, InvalidBind, InvalidNetwork, InvalidSetting, UsageError) as error:
+    except (*_WRONG_USE, UsageError) as error:
         complain(str(error))
         return Exit.USAGE
     except (MshaError, OSError) as error:
@@ -187,11 +199,15 @@ def _run_with_console(options: argparse.Namespace, host: str, port: int) -> int:
     default = os.environ.get("STATE_DIRECTORY") or ".msha-edge"
     path = options.state_dir or Path(default)
     succession = _succession(options, path, host, port)
-    with reserve(host, port, shared=succession is not None) as reserved:
+    with (
+        reserve(host, port, shared=succession is not None) as reserved,
+        _tls(options, succession) as tls,
+    ):
         directory = StateDirectory.open(path.absolute())
         try:
             directory.write_control(control)
-            agent = Agent(_options(options, directory.lock_fd), reserved, directory, control, succession)
+            shared = _options(options, tls, directory.lock_fd)
+            agent = Agent(shared, reserved, directory, control, succession)
             return _serve(agent)
         finally:
             directory.close()
@@ -232,8 +248,8 @@ def _run_from_file(options: argparse.Namespace, host: str, port: int) -> int:
     try:
         if directory is not None:
             refuse_buried(directory, first[0])
-        with reserve(host, port) as reserved:
-            shared = _options(options, *inherited)
+        with reserve(host, port) as reserved, _tls(options) as tls:
+            shared = _options(options, tls, *inherited)
             return _serve(BreakGlass(shared, reserved, options.snapshot, options.unit, first, inherited))
     finally:
         if directory is not None:
@@ -244,13 +260,40 @@ def _serve(process: EdgeProcess) -> int:
     return asyncio.run(process.serve())
 
 
-def _options(options: argparse.Namespace, lock_fd: int | None = None) -> Options:
+@contextmanager
+def _tls(options: argparse.Namespace, succession: Succession | None = None) -> Iterator[TlsOptions | None]:
+    """Where TLS is spoken, for as long as the address is reserved; None: nowhere.
+
+    Raises:
+        InvalidBind: the address cannot be had.
+        UnusableCertificate: the directory holds something else than certificates, or none.
+        UsageError: one of the two options is missing.
+    """
+    if options.tls_bind is None and options.tls_certs is None:
+        yield None
+        return
+    if options.tls_bind is None or options.tls_certs is None:
+        raise UsageError("--tls-bind and --tls-certs go together: where TLS is spoken, and with what.")
+    host, port = parse_bind(options.tls_bind)
+    if succession is not None:
+        succession.check_port(host, port)
+    watch = CertificateWatch(Certificates(options.tls_certs.absolute()))
+    watch.begin()
+    with reserve(host, port, shared=succession is not None) as reserved:
+        yield TlsOptions(format_address(*reserved.getsockname()[:2]), watch)
+
+
+def _options(options: argparse.Namespace, tls: TlsOptions | None, lock_fd: int | None = None) -> Options:
+    words = list(options.worker_words)
+    if tls is not None:
+        words += ["--tls-bind", tls.address, "--tls-certs", str(options.tls_certs.absolute())]
     return Options(
         workers=options.workers or len(os.sched_getaffinity(0)),
         drain_s=options.drain_s,
         leave_on_exit=options.leave_on_exit,
-        worker_command=worker_command(options.access_log, lock_fd, options.worker_words),
+        worker_command=worker_command(options.access_log, lock_fd, words),
         metrics=listen_for_scrapes(*parse_bind(options.metrics_bind)) if options.metrics_bind else None,
+        tls=tls,
     )
 
 

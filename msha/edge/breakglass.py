@@ -101,6 +101,8 @@ class BreakGlass(EdgeProcess):
 
     def reload(self) -> None:
         self._wanted.set()
+        if self.options.tls is not None:
+            super().reload()
 
     async def _obey(self) -> None:
         fleet = self.start_fleet(self._unit)

@@ -16,6 +16,7 @@ from prometheus_client import Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from msha.edge.certificate_watch import CertificateFigures
 from msha.edge.sessions import DECISION_BOUNDS_S
 from msha.edge.tally import Pair
 from msha.edge.workers import Fleet, Stats, Worker
@@ -84,6 +85,7 @@ class NodeMetrics(Collector):
     workers: Sequence[WorkerFigures]
     wanted: int
     crashes: int
+    certificates: CertificateFigures | None = None
 
     def collect(self) -> Iterator[Metric]:
         """The families, always all of them, so that no dashboard depends on what has happened yet."""
@@ -91,6 +93,8 @@ class NodeMetrics(Collector):
         yield from self._snapshot()
         yield from self._traffic()
         yield from self._processes()
+        if self.certificates is not None:
+            yield from self._tls(self.certificates)
 
     def _node(self) -> Iterator[Metric]:
         standing = self.standing
@@ -179,6 +183,18 @@ class NodeMetrics(Collector):
             "File descriptors that may be in use.",
             lambda worker: worker.descriptors and worker.descriptors.limit,
         )
+
+    def _tls(self, certificates: CertificateFigures) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "msha_edge_certificate_expiry_timestamp_seconds",
+            "When the certificate in use expires.",
+            labels=["name"],
+        )
+        for name, expires_at in sorted(certificates.expiries.items()):
+            family.add_metric([name], expires_at)
+        yield family
+        meaning = "Certificate files that cannot be used."
+        yield _gauge("msha_edge_certificates_refused", meaning, certificates.refused)
 
     def _each(
         self, name: str, meaning: str, value: Callable[[WorkerFigures], float | None]

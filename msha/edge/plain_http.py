@@ -34,7 +34,7 @@ def answer(steering: Steering, head: RequestHead) -> Answer:
     if head.path == f"{WELL_KNOWN}status":
         return _status(steering)
     if head.path == f"{WELL_KNOWN}locate":
-        return _locate(steering, head.query)
+        return _locate(steering, head)
     if head.path.startswith(WELL_KNOWN):
         return _sentence(404, "Known here are status and locate.")
     if snapshot is None:
@@ -52,13 +52,16 @@ def _status(steering: Steering) -> Answer:
     return _object(200 if state == "serving" else 503, body)
 
 
-def _locate(steering: Steering, query: str) -> Answer:
-    """Where a client should connect to: for browsers, which never follow a redirect of a WebSocket."""
-    status, body = _location(steering, query)
+def _locate(steering: Steering, head: RequestHead) -> Answer:
+    """Where a client should connect to: for browsers, which never follow a redirect of a WebSocket.
+
+    Whoever asks by TLS, as a page that came by it must, is told an address for TLS.
+    """
+    status, body = _location(steering, head.query, secure=head.secure)
     return _object(status, body, _CORS)
 
 
-def _location(steering: Steering, query: str) -> tuple[int, dict[str, object]]:
+def _location(steering: Steering, query: str, *, secure: bool) -> tuple[int, dict[str, object]]:
     snapshot = steering.snapshot
     if snapshot is None:
         return 503, {"error": _NO_SNAPSHOT}
@@ -77,7 +80,8 @@ def _location(steering: Steering, query: str) -> tuple[int, dict[str, object]]:
         except InvalidRouterId as error:
             return 400, {"error": f"{error}."}
         owner = rule.table.owner(router_id)
-    url = f"ws://{snapshot.hosts[name][0].authorities[owner]}/"
+    domain = snapshot.hosts[name][0]
+    url = f"wss://{domain.tls_authorities[owner]}/" if secure else f"ws://{domain.authorities[owner]}/"
     return 200, {"unit": owner, "url": url, "router_id": router_id}
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 
+from msha.edge.certificate_watch import CertificateWatch
 from msha.edge.logs import complain
 from msha.edge.metrics import NodeMetrics, Standing, of_workers
 from msha.edge.metrics_server import MetricsServer
@@ -55,12 +56,21 @@ class InvalidBind(Terminal):
 
 
 @dataclass(frozen=True, slots=True)
+class TlsOptions:
+    """Where TLS is spoken, and the eye on the certificates."""
+
+    address: str
+    certificates: CertificateWatch
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
     """What the operator decides about a process.
 
     Attributes:
         drain_s: how long a drain may take, in seconds.
         metrics: a socket that listens for scrapes, if they are wanted.
+        tls: where TLS is spoken, too, if it is.
     """
 
     workers: int
@@ -68,6 +78,7 @@ class Options:
     leave_on_exit: bool
     worker_command: WorkerCommand
     metrics: socket.socket | None = None
+    tls: TlsOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +223,8 @@ class EdgeProcess:
             return
         if self.fleet.listening and not self._announced:
             self._announced = True
-            log.info("listening", address=self.address, workers=self.options.workers)
+            tls = {"tls_address": self.options.tls.address} if self.options.tls else {}
+            log.info("listening", address=self.address, workers=self.options.workers, **tls)
             with contextlib.suppress(OSError):  # whoever waited for the line may be gone
                 sys.stdout.write("ready\n")
                 sys.stdout.flush()
@@ -225,6 +237,8 @@ class EdgeProcess:
             works = [*self.works(), self._tick_forever()]
             if self.options.metrics is not None:
                 works.append(MetricsServer(self.options.metrics, self.metrics).run())
+            if self.options.tls is not None:
+                works.append(self.options.tls.certificates.run(self._certificates_looked_at))
             tasks = [asyncio.create_task(work) for work in works]
             try:
                 await self._until_stopped(tasks)
@@ -256,6 +270,7 @@ class EdgeProcess:
             workers=of_workers(fleet, asyncio.get_running_loop().time()) if fleet else (),
             wanted=self.options.workers,
             crashes=fleet.crashes if fleet else 0,
+            certificates=self.options.tls.certificates.figures() if self.options.tls else None,
         )
 
     @property
@@ -268,7 +283,14 @@ class EdgeProcess:
 
     def reload(self) -> None:
         """The operator asked to read again what can be read again (SIGHUP)."""
-        log.info("nothing_to_reload")
+        if self.options.tls is not None:
+            self.options.tls.certificates.ask()
+        else:
+            log.info("nothing_to_reload")
+
+    def _certificates_looked_at(self) -> None:
+        if self.fleet is not None:
+            self.fleet.look_at_certificates()
 
     def leave(self) -> None:
         """The process ends for good (SIGUSR1)."""

@@ -72,6 +72,18 @@ class Succession:
             f" ({self.predecessor.path}). Register a node of {which} and give its token to this one."
         )
 
+    def check_port(self, host: str, port: int) -> None:
+        """Nothing, if nobody listens there but the predecessor.
+
+        Raises:
+            InvalidBind: somebody does.
+        """
+        theirs = self.predecessor.listeners()
+        if any(listener not in theirs for listener in listeners() if listener.answers_for(host, port)):
+            path = self.predecessor.path
+            problem = f"another program listens there, too, not only the node of {path}."
+            raise InvalidBind(format_address(host, port), problem)
+
     async def complete(self, fleet: Fleet, wanted: Callable[[], bool]) -> None:
         """The predecessor has been told to leave and no connection goes to it any more; or why not was said.
 
@@ -166,15 +178,12 @@ def begin(path: Path, own: Path, host: str, port: int, drain_s: float | None) ->
         complain(_still_enrolled(path))
         return None
     _check_serving(seen, format_address(host, port))
-    theirs = seen.listeners()
-    there = [listener for listener in listeners() if listener.answers_for(host, port)]
-    if any(listener not in theirs for listener in there):
-        problem = f"another program listens there, too, not only the node of {path}."
-        raise InvalidBind(format_address(host, port), problem)
-    if not there and not seen.leaving:
+    succession = Succession(seen, host, port, drain_s)
+    succession.check_port(host, port)
+    if not seen.leaving and not any(listener.answers_for(host, port) for listener in listeners()):
         problem = "it does not listen now. Wait until it does, or let it leave and start without --take-over."
         raise CannotTakeOver(path, problem)
-    return Succession(seen, host, port, drain_s)
+    return succession
 
 
 def _check_serving(seen: Neighbour, address: str) -> None:

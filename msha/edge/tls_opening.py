@@ -6,9 +6,9 @@ import ssl
 from msha.edge import handshake
 from msha.edge.certificates import Certificates
 from msha.edge.forwarded_opening import ForwardedOpening
-from msha.edge.handshake import HEAD_LIMIT_BYTES, RequestHead
+from msha.edge.handshake import RequestHead
 from msha.edge.opening import Opening, Stage
-from msha.edge.tls import TlsSocket, begins_hello, by_name, whole_hello
+from msha.edge.tls import RECORD_LIMIT_BYTES, TlsSocket, begins_hello, by_name, whole_hello
 
 
 class TlsPort:
@@ -82,7 +82,7 @@ class TlsOpening(Opening):
     def _read_hello(self) -> bool:
         """Whether TLS is spoken from here on."""
         try:
-            data = self._client.recv(HEAD_LIMIT_BYTES, socket.MSG_DONTWAIT)
+            data = self._client.recv(RECORD_LIMIT_BYTES, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return False
         self._buffer += data
@@ -90,7 +90,7 @@ class TlsOpening(Opening):
             self._abandon("client_gone")
         elif not begins_hello(self._buffer):
             self._refuse_plain()
-        elif whole_hello(self._buffer) or len(self._buffer) >= HEAD_LIMIT_BYTES:
+        elif whole_hello(self._buffer):
             assert self._shell.tls is not None
             hello, self._buffer = self._buffer, b""
             self._client = TlsSocket(self._client, self._shell.tls.context, self._shell.tls.late)

@@ -17,7 +17,8 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import structlog
 import uvloop
@@ -27,9 +28,11 @@ from msha.edge.access_log import AccessLog, open_access_log
 from msha.edge.agent_channel import AgentChannel
 from msha.edge.back_sources import servers_of
 from msha.edge.balancers import Balancers, networks
+from msha.edge.certificates import Certificates, Changes
 from msha.edge.cutover_progress import CutoverProgress
 from msha.edge.idle import IdleWatch
 from msha.edge.limits import Limits
+from msha.edge.listener import TLS
 from msha.edge.logs import log_to_stderr
 from msha.edge.messages import Address, Messages, Outcome, usable_text
 from msha.edge.reactor import Reactor
@@ -37,6 +40,7 @@ from msha.edge.server import Shell
 from msha.edge.sessions import SERVICE_RESTART, Sessions
 from msha.edge.steering import Steering
 from msha.edge.tally import Tally
+from msha.edge.tls_opening import TlsPort
 from msha.edge.tunnel import Tunnel
 from msha.steering.errors import InvalidSnapshot
 from msha.steering.snapshot import Snapshot, load
@@ -77,6 +81,14 @@ class Drain:
         return due
 
 
+class TlsBind(NamedTuple):
+    """Where TLS is spoken, and by which certificates."""
+
+    host: str
+    port: int
+    certificates: Certificates
+
+
 class Worker:
     """What the agent talks to.
 
@@ -96,6 +108,7 @@ class Worker:
         access_log: AccessLog,
         limits: Limits | None = None,
         balancers: Balancers | None = None,
+        tls: TlsBind | None = None,
     ) -> None:
         limits = limits or Limits()
         # process
@@ -103,14 +116,17 @@ class Worker:
         self.reactor = Reactor(loop)
         self.sessions = Sessions(self.reactor, close_s=limits.close_s, end_s=limits.end_s)
         self.steering = Steering(unit, hold_s=limits.hold_s)
-        self.shell = Shell(self.reactor, self.sessions, self.steering, access_log, limits, balancers)
+        tls_port = TlsPort(tls.certificates) if tls else None
+        self.shell = Shell(
+            self.reactor, self.sessions, self.steering, access_log, limits, balancers, tls_port
+        )
         self.idle = IdleWatch(self.reactor, self.sessions, limits)
         self.waiting = self.shell.waiting
         self.messages = Messages(self.reactor, self.sessions)
         self.progress = CutoverProgress(unit)
         self.ended = asyncio.Event()
         self.exit_code = 0
-        self._host, self._port = host, port
+        self._host, self._port, self._tls = host, port, tls
         self._access_log = access_log
         self.shell.opened = self.progress.opened
         self.sessions.on_removed = self._session_removed
@@ -123,6 +139,7 @@ class Worker:
         self._exit_after_drain = False
         self._parking = False
         self._exit_by = 0.0
+        self._looking: asyncio.Future[Changes] | None = None
 
     def start(self) -> None:
         """The agent is served; nothing is listened on yet."""
@@ -160,6 +177,8 @@ class Worker:
                 self._say_stats(int(said["id"]))
             case "send":
                 self._send(said)
+            case "certificates":
+                self._look_at_certificates()
             case "close_all":
                 self._close_all(str(said["reason"]), int(said.get("code", SERVICE_RESTART)))
             case "exit":
@@ -231,13 +250,27 @@ class Worker:
         self._parking = False
         try:
             port = self.shell.listen(self._host, self._port)
+            tls_port = self.shell.listen(self._tls.host, self._tls.port, TLS) if self._tls else 0
         except OSError as error:
             # The agent cannot mend it either: it sees the exit and says so.
-            log.error("cannot_listen", host=self._host, port=self._port, error=str(error))
+            tls = {"tls_host": self._tls.host, "tls_port": self._tls.port} if self._tls else {}
+            log.error("cannot_listen", host=self._host, port=self._port, error=str(error), **tls)
             self.exit_code = 1
             self.exit("edge stopped")
             return
-        self._channel.say("listening", port=port)
+        self._channel.say("listening", port=port, tls_port=tls_port)
+
+    def _look_at_certificates(self) -> None:
+        """What has changed of them serves the next handshakes; the reading is done beside the loop."""
+        if self._tls is None or self._looking is not None:
+            return
+        self._looking = self.reactor.loop.run_in_executor(None, self._tls.certificates.look)
+        self._looking.add_done_callback(self._looked)
+
+    def _looked(self, looking: asyncio.Future[Changes]) -> None:
+        self._looking = None
+        if not looking.cancelled() and (error := looking.exception()) is not None:
+            log.error("certificates_not_read", exc_info=error)
 
     def _park(self) -> None:
         self._parking = True
@@ -383,6 +416,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--access-log", default="-", metavar="-|FILE|off")
     parser.add_argument("--drain-s", type=float, default=30.0, metavar="S", help="after a SIGTERM of our own")
     parser.add_argument("--trusted-slb", action="append", default=[], metavar="CIDR")
+    parser.add_argument("--tls-bind", metavar="HOST:PORT")
+    parser.add_argument("--tls-certs", type=Path, metavar="DIR", help="goes with --tls-bind")
     parser.add_argument("--proxy-protocol", action="store_true", help="of each connection by a trusted SLB")
     options = parser.parse_args(arguments)
     log_to_stderr()
@@ -407,6 +442,7 @@ async def _run(options: argparse.Namespace) -> int:
         access_log=open_access_log(options.access_log, options.unit),
         limits=limits,
         balancers=Balancers(trusted, proxy_protocol=options.proxy_protocol) if trusted else None,
+        tls=_tls(options),
     )
 
     def terminate() -> None:
@@ -423,6 +459,15 @@ async def _run(options: argparse.Namespace) -> int:
     await worker.ended.wait()
     worker.stop()
     return worker.exit_code
+
+
+def _tls(options: argparse.Namespace) -> TlsBind | None:
+    if options.tls_bind is None:
+        return None
+    certificates = Certificates(options.tls_certs)
+    certificates.look()  # the agent has found them in order, or says what is not
+    host, _, port = options.tls_bind.rpartition(":")
+    return TlsBind(host.strip("[]"), int(port), certificates)
 
 
 def _allow_many_descriptors() -> None:

@@ -371,6 +371,11 @@ class Fleet:
             for worker in self._workers.values():
                 worker.tell(self._sync_line())
 
+    def look_at_certificates(self) -> None:
+        """Workers read those that have changed."""
+        for worker in self._workers.values():
+            worker.tell(_line({"do": "certificates"}))
+
     async def count(
         self, unit_type: str, ranges: Sequence[Sequence[int]], timeout_s: float
     ) -> list[int] | None:

@@ -16,8 +16,9 @@ import uvloop
 
 from msha.edge.access_log import AccessLog, NoAccessLog
 from msha.edge.balancers import Balancers
+from msha.edge.certificates import Certificates
 from msha.edge.limits import Limits
-from msha.edge.worker import Worker
+from msha.edge.worker import TlsBind, Worker
 from msha.steering.snapshot import Published, build
 from tests.support.websocket_wire import (
     TIMEOUT_S,
@@ -183,17 +184,19 @@ class EdgeWorker:
         limits: Limits = QUICK,
         access_log: AccessLog | None = None,
         balancers: Balancers | None = None,
+        certificates: Certificates | None = None,
     ) -> None:
         self.unit = unit
         ours, theirs = socket.socketpair()
         self.agent = Agent(ours)
-        self.port = 0
+        self.port = self.tls_port = 0
         self.worker: Worker | None = None
         self._version = 0
         self._clients: list[Client] = []
         self._theirs = theirs
         self._limits = limits
         self._balancers = balancers
+        self._certificates = certificates
         self._access_log = access_log or NoAccessLog()
         self._thread = threading.Thread(target=self._serve, name="edge-worker")
 
@@ -221,7 +224,8 @@ class EdgeWorker:
     def listen(self) -> int:
         """The port it listens on now."""
         self.agent.say("listen")
-        self.port = self.agent.hear("listening")["port"]
+        word = self.agent.hear("listening")
+        self.port, self.tls_port = word["port"], word["tls_port"]
         return self.port
 
     def connect(self, *, receive_buffer: int | None = None, source: str = "") -> Client:
@@ -260,6 +264,7 @@ class EdgeWorker:
             access_log=self._access_log,
             limits=self._limits,
             balancers=self._balancers,
+            tls=TlsBind("127.0.0.1", 0, self._certificates) if self._certificates else None,
         )
         self.worker = worker
         worker.start()

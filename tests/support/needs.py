@@ -43,6 +43,7 @@ _FINDERS: dict[str, tuple[Callable[[], str | None], str]] = {
     "ws": (_node_module("ws"), "run `make node-modules`, which needs npm"),
     "playwright-core": (_node_module("playwright-core"), "run `make node-modules`, which needs npm"),
     "nginx": (_on_path("nginx"), "install nginx"),
+    "openssl": (_on_path("openssl"), "install openssl"),
     "haproxy": (_on_path("haproxy"), "install HAProxy"),
     "cc": (_on_path("cc"), "install gcc and libc6-dev"),
     "chromium": (_on_path("chromium", "chromium-browser", "google-chrome"), "install Chromium"),
