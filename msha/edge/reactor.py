@@ -25,7 +25,7 @@ _EVERYTHING = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOL
 TICK_S = 0.1
 
 #: Events taken from the kernel at once; the rest is taken in the loop's next turn, after other work.
-_BATCH = 512
+_BATCH = 128
 
 log = structlog.get_logger("msha.edge")
 
