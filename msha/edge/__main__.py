@@ -275,6 +275,8 @@ def _tls(options: argparse.Namespace, succession: Succession | None = None) -> I
     if options.tls_bind is None or options.tls_certs is None:
         raise UsageError("--tls-bind and --tls-certs go together: where TLS is spoken, and with what.")
     host, port = parse_bind(options.tls_bind)
+    if port and options.tls_bind == options.bind:
+        raise UsageError("--tls-bind and --bind must be two ports: on one of them TLS is spoken.")
     if succession is not None:
         succession.check_port(host, port)
     watch = CertificateWatch(Certificates(options.tls_certs.absolute()))

@@ -8,7 +8,9 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,10 +22,12 @@ from websockets.exceptions import ConnectionClosed
 from msha.demo.ports import free_ports
 from msha.steering.wire import Ack, Drained, Left, Status
 from tests.support.agents import RunningAgent, client, echo_server, eventually, runs, speaks
+from tests.support.certificates import Authority
 from tests.support.console import Console, token_file
 from tests.support.console import console as open_console
 from tests.support.handshakes import Handshakes
 from tests.support.snapshots import snapshot
+from tests.support.websocket_wire import handshake_head
 
 Run = Callable[..., Awaitable[RunningAgent]]
 
@@ -120,6 +124,46 @@ async def test_no_handshake_is_refused_and_no_session_lost_while_a_node_is_taken
     assert json.loads((nodes.state("a") / "tombstone").read_text())["reason"] == "left"
     await eventually(lambda: new.events("predecessor_left"))
     assert nodes.consoles["b"].count(Left) == 0
+
+
+async def test_the_port_for_tls_is_taken_over_too(nodes: Nodes, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    (tmp_path / "certs").mkdir()
+    (tmp_path / "certs" / "default.pem").write_bytes(authority.pem("websocket.msha.tech"))
+    (port,) = free_ports(1)
+    words = ["--tls-bind", f"127.0.0.1:{port}", "--tls-certs", str(tmp_path / "certs")]
+    await (await nodes.run("a", *words, drain_s=0)).ready()
+    context, answers, stop = authority.client(), Counter[str](), threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                with (
+                    socket.create_connection(("127.0.0.1", port), 5) as plain,
+                    context.wrap_socket(plain, server_hostname="websocket.msha.tech") as client,
+                ):
+                    client.sendall(handshake_head("websocket.msha.tech", 9999))
+                    answers[client.recv(12).decode()] += 1
+            except OSError as error:
+                answers[repr(error)] += 1
+
+    asking = [threading.Thread(target=ask) for _ in range(2)]
+    for each in asking:
+        each.start()
+    try:
+        new = await (await nodes.follow("b", "a", *words)).ready()
+        await taken_over(new)
+        await eventually(lambda: new.events("predecessor_left"))
+        before = answers.total()
+        await eventually(lambda: answers.total() > before + 20)
+    finally:
+        stop.set()
+        for each in asking:
+            each.join()
+    assert set(answers) == {"HTTP/1.1 302"}, answers
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        elsewhere = ["--tls-bind", f"127.0.0.1:{taken.getsockname()[1]}", *words[2:]]
+        assert "another program listens there" in await sentence(await nodes.follow("c", "b", *elsewhere), 2)
 
 
 async def test_the_node_that_leaves_obeys_every_snapshot_until_it_has_left(nodes: Nodes) -> None:

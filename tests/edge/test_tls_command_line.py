@@ -175,14 +175,21 @@ def test_without_certificates_an_edge_does_not_start(
     assert str(certs) in told
 
 
-@pytest.mark.parametrize("words", ["--tls-bind 127.0.0.1:0", "--tls-certs /tmp"])
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("--tls-bind 127.0.0.1:0", "go together"),
+        ("--tls-certs /tmp", "go together"),
+        ("--bind 127.0.0.1:81 --tls-bind 127.0.0.1:81 --tls-certs /tmp", "must be two ports"),
+    ],
+)
 def test_address_and_certificates_go_together(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], words: str
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], words: str, sentence: str
 ) -> None:
     file = tmp_path / "snapshot.json"
     file.write_bytes(snapshot(1).body)
     line = ["run", "--bind", "127.0.0.1:0", "--snapshot", str(file), "--unit", "center", *words.split()]
-    assert "go together" in usage(capfd, *line)
+    assert sentence in usage(capfd, *line)
 
 
 def warnings_of(certs: Path) -> list[str]:
