@@ -25,7 +25,7 @@ _EVERYTHING = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOL
 TICK_S = 0.1
 
 #: Events taken from the kernel at once; the rest is taken in the loop's next turn, after other work.
-_BATCH = 128
+_BATCH = 256
 
 log = structlog.get_logger("msha.edge")
 
@@ -204,6 +204,10 @@ class Reactor:
         if not self._again_set:
             self._again_set = True
             self.loop.call_soon(self._turns)
+
+    def again_in(self, endpoint: Patient, seconds: float) -> None:
+        """The endpoint gets another turn a little later."""
+        self.loop.call_later(seconds, self.again, endpoint)
 
     def _ready(self) -> None:
         endpoints = self._endpoints

@@ -19,6 +19,15 @@ SERVICE_RESTART = 1012
 #: Sessions closed in one turn of the loop; a turn then takes a few milliseconds.
 CLOSED_PER_TURN = 100
 
+#: Sessions that have their Close and whose peers' ends are awaited. Each end is up to four events: with
+#: thousands of them at once everybody else would wait until all are through.
+CLOSING_AT_ONCE = 128
+
+#: Peers that do not answer their Close must not keep others from getting theirs: so many get it anyway.
+CLOSED_PER_S = 15_000
+
+_PAUSE_S = 0.002
+
 #: Why a session ends, for its client and the log.
 Why = Callable[[Tunnel], str]
 
@@ -74,6 +83,7 @@ class Sessions:
         self._closings = reactor.deadlines(close_s)
         self._endings = reactor.deadlines(end_s)
         self._to_close: deque[tuple[Tunnel, Why, int]] = deque()
+        self._closed_at = 0.0
 
     def __len__(self) -> int:
         return self._count
@@ -215,10 +225,7 @@ class Sessions:
         self._to_close.extend(zip(tunnels, repeat(why), repeat(code)))
         if not idle or not self._to_close:
             return
-        if len(self._to_close) > CLOSED_PER_TURN:
-            self.reactor.again(self)
-        else:
-            self.on_turn()
+        self.on_turn()
 
     def await_close(self, tunnel: Tunnel) -> None:
         """It got a Close; aborted if it is not gone in time."""
@@ -230,13 +237,19 @@ class Sessions:
         self._endings.add(tunnel)
 
     def on_turn(self) -> None:
-        """Close the next sessions that are to be closed."""
-        for _ in range(min(CLOSED_PER_TURN, len(self._to_close))):
+        """Close the next sessions that are to be closed, as fast as others can bear."""
+        now = self.reactor.now()
+        overdue = min((now - self._closed_at) * CLOSED_PER_S, CLOSED_PER_TURN)
+        room = CLOSING_AT_ONCE - len(self._closings)
+        count = min(int(max(overdue, room)), CLOSED_PER_TURN, len(self._to_close))
+        if count > 0:
+            self._closed_at = now
+        for _ in range(count):
             tunnel, why, code = self._to_close.popleft()
             reason = why(tunnel)
             tunnel.close(close_payload(code, reason), reason)
         if self._to_close:
-            self.reactor.again(self)
+            self.reactor.again_in(self, _PAUSE_S)
 
     def abort(self) -> None:
         """Go on after an error of ours with one session."""

@@ -1,0 +1,64 @@
+"""Closing many sessions at once, without making everybody else wait."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from msha.edge.frames import close_frame, close_payload
+from msha.edge.reactor import Reactor
+from msha.edge.sessions import CLOSED_PER_TURN, SERVICE_RESTART, Sessions
+from msha.edge.tunnel import Tunnel
+
+Peers = tuple[socket.socket, socket.socket]
+
+CLOSE = close_frame(close_payload(SERVICE_RESTART, "moved to unbj"))
+
+
+@pytest.fixture
+def peers() -> Iterator[list[Peers]]:
+    """The far ends of sessions, client's and back-source's."""
+    ends: list[Peers] = []
+    yield ends
+    for pair in ends:
+        for end in pair:
+            end.close()
+
+
+def open_sessions(count: int, peers: list[Peers]) -> Sessions:
+    """So many sessions of a reactor that runs in this loop."""
+    reactor = Reactor(asyncio.get_running_loop())
+    sessions = Sessions(reactor, close_s=60)
+    for number in range(count):
+        client, ours = socket.socketpair()
+        server, theirs = socket.socketpair()
+        peers.append((client, server))
+        near, far = (socket.SocketType(fileno=sock.detach()) for sock in (ours, theirs))
+        near.setblocking(False)
+        far.setblocking(False)
+        tunnel = Tunnel(
+            sessions, near, far, unit_type="u", router_id=number, server="s", number=number, label=""
+        )
+        sessions.add(tunnel)
+        reactor.watch(near.fileno(), tunnel)
+        reactor.watch(far.fileno(), tunnel)
+    reactor.start()
+    return sessions
+
+
+def closing(sessions: Sessions) -> int:
+    return sum(tunnel.closing for tunnel in sessions)
+
+
+async def test_peers_that_do_not_answer_keep_nobody_from_getting_a_close(peers: list[Peers]) -> None:
+    sessions = open_sessions(600, peers)
+    sessions.close(list(sessions), lambda tunnel: "moved to unbj")
+    assert closing(sessions) == CLOSED_PER_TURN
+    deadline = time.monotonic() + 5
+    while closing(sessions) < 600:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.001)
+    assert all(client.recv(100) == CLOSE for client, _ in peers)
+    sessions.reactor.stop()
