@@ -15,6 +15,7 @@ from websockets.exceptions import InvalidStatus
 
 from msha.edge.metrics_server import CONNECTIONS_LIMIT, EXCHANGE_S
 from tests.support.agents import REPOSITORY, RunningAgent, client, echo_server, eventually, speaks
+from tests.support.certificates import Authority
 from tests.support.console import Console, token_file
 from tests.support.console import console as open_console
 from tests.support.snapshots import snapshot
@@ -392,7 +393,10 @@ async def _rest(reader: asyncio.StreamReader) -> bytes:
 async def test_the_table_of_metrics_names_what_is_exposed_and_nothing_else(
     console: Console, start: Start, tmp_path: Path, server: str
 ) -> None:
+    (tmp_path / "certs").mkdir()
+    (tmp_path / "certs" / "default.pem").write_bytes(Authority(tmp_path).pem("websocket.msha.tech"))
     source = ["--control", console.url, "--token-file", str(token_file(tmp_path))]
+    source += ["--tls-bind", "127.0.0.1:0", "--tls-certs", str(tmp_path / "certs")]
     agent = await start(source=(*source, "--state-dir", str(tmp_path / "state")))
     console.newest = snapshot(1, server=server)
     await agent.ready()

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import select
+import socket
 import ssl
 import struct
 import subprocess
@@ -26,7 +27,7 @@ from tests.support.certificates import Authority
 from tests.support.edge_worker import QUICK, EdgeWorker, make_config, make_rule
 from tests.support.needs import NODE_MODULES, need
 from tests.support.tls_stream import TlsStream, pieces
-from tests.support.websocket_wire import TIMEOUT_S, BackSource, Client, handshake_head
+from tests.support.websocket_wire import TIMEOUT_S, BackSource, Client, frame, handshake_head
 
 NAME = "websocket.test"
 
@@ -326,6 +327,33 @@ def test_a_cutover_closes_with_1012_then_tls_then_tcp(
     until_nobody_is_left(worker)
 
 
+def test_after_two_closes_tls_ends_before_tcp(wss: Callable[..., Client], back_source: BackSource) -> None:
+    client = wss()
+    client.send(handshake_head(router_id=1111))
+    session = back_source.take()
+    session.switch()
+    assert client.answer().status == 101
+    client.send_frame(b"\x03\xe8", 8)
+    assert session.read_frame().close_code == 1000
+    session.send(frame(b"\x03\xe8", 8))
+    session.close()
+    assert client.read_frame().close_code == 1000
+    assert client.ended()
+
+
+def test_an_answer_is_no_reset_for_a_client_that_ends_tls_properly(wss: Callable[..., Client]) -> None:
+    client = wss()
+    answer = client.ask(handshake_head(router_id=6000))
+    assert answer.status == 302
+    assert client.ended()
+    found = client.sock
+    assert isinstance(found, TlsStream)
+    found.sock.sendall(found.ended())
+    time.sleep(0.1)  # a reset would be here by then
+    assert found.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+    assert found.sock.recv(1) == b""
+
+
 def test_either_side_can_end_first_and_still_be_told_something(
     worker: EdgeWorker, wss: Callable[..., Client], back_source: BackSource
 ) -> None:
@@ -575,20 +603,28 @@ def test_a_client_over_a_limit_is_let_go_without_a_word(
 def test_a_trusted_load_balancer_names_the_client_before_tls_begins(
     make_worker: MakeWorker, authority: Authority, back_source: BackSource
 ) -> None:
-    trusted = Balancers(networks(["127.0.0.0/8"]), proxy_protocol=True)
-    worker = make_worker(balancers=trusted)
-    for proto, scheme in (("", "https"), ("X-Forwarded-Proto: http\r\n", "http")):
-        found = stream(worker, authority)
-        found.sock.sendall(b"PROXY TCP4 203.0.113.7 127.0.0.1 4711 443\r\n")
-        found.shake_hands()
-        with Client(found) as client:  # type: ignore[arg-type]
-            client.send(handshake_head(router_id=1111, extra=proto))
-            session = back_source.take()
-            assert session.headers["x-forwarded-for"].startswith("203.0.113.7")
-            if not proto:
-                assert session.headers["x-forwarded-proto"] == scheme
-            session.switch()
-            assert client.answer().status == 101
+    worker = make_worker(balancers=Balancers(networks(["127.0.0.0/8"]), proxy_protocol=True))
+    found = stream(worker, authority)
+    found.sock.sendall(b"PROXY TCP4 203.0.113.7 127.0.0.1 4711 443\r\n")
+    found.shake_hands()
+    with Client(found) as client:  # type: ignore[arg-type]
+        client.send(handshake_head(router_id=1111, extra="X-Forwarded-Proto: http\r\n"))  # of a stranger
+        session = back_source.take()
+        assert session.headers["x-forwarded-for"].startswith("203.0.113.7")
+        assert session.headers["x-forwarded-proto"] == "https"
+        session.switch()
+        assert client.answer().status == 101
+
+
+@pytest.mark.parametrize(("said", "location"), [("http", "http://unbj."), ("https", "https://unbj.")])
+def test_a_trusted_load_balancer_that_speaks_tls_to_us_says_whether_its_client_did(
+    make_worker: MakeWorker, authority: Authority, said: str, location: str
+) -> None:
+    worker = make_worker(balancers=Balancers(networks(["127.0.0.0/8"])))
+    with secure(worker, authority) as client:
+        extra = f"X-Forwarded-For: 203.0.113.7\r\nX-Forwarded-Proto: {said}\r\n"
+        answer = client.ask(handshake_head(router_id=6000, extra=extra))
+        assert answer.headers["location"].startswith(location)
 
 
 def test_an_idle_session_ends_cleanly_when_the_worker_does(
