@@ -178,6 +178,23 @@ def test_work_put_off_is_done_after_what_waits(pairs: Pairs) -> None:
     run(scene)
 
 
+def test_who_asks_for_several_turns_gets_one(pairs: Pairs) -> None:
+    async def scene(reactor: Reactor) -> None:
+        class Greedy(Memory):
+            def on_turn(self) -> None:
+                self.turns += 1
+                if self.turns < 5:
+                    reactor.again(self)
+                    reactor.again(self)
+
+        greedy = Greedy()
+        reactor.again(greedy)
+        await asyncio.sleep(0.05)
+        assert greedy.turns == 5
+
+    run(scene)
+
+
 def test_a_loop_that_was_busy_says_for_how_long_and_only_once() -> None:
     async def scene(reactor: Reactor) -> None:
         await asyncio.sleep(0.25)
