@@ -143,7 +143,7 @@ class Asking:
         while True:
             if failure:
                 self._failed(failure)
-            self._let_go()
+                self._let_go()
             if self._asked == len(servers) or (failure and time.monotonic() > self._enough_at):
                 self._stage = Stage.OVER
                 self._opening.refused(504 if failure == NOT_IN_TIME else 502)
@@ -277,14 +277,18 @@ class Asking:
                 raise InvalidAnswer(f"its answer has a head of more than {handshake.HEAD_LIMIT_BYTES} bytes")
             if end == 3:
                 return
-            head = handshake.parse_response(self._buffer[:end])
-            if head.status == 101:
-                handshake.check_switch(head, self._opening.key)
+            data, key = self._buffer[:end], self._opening.key
+            switch = self._shell.switches.recall(data, key)
+            if switch is None:
+                head = handshake.parse_response(data)
+                if head.status == 101:
+                    switch = self._shell.switches.learn(data, key, head)
+            if switch is not None:
                 self._stage = Stage.OVER
                 self._shell.connect_deadlines.discard(self)
                 if self._blamed or self._shell.back_sources.suspects:
                     self._answered()
-                self._opening.open(self, head, self._buffer[end:], more=full)
+                self._opening.open(self, switch, self._buffer[end:], more=full)
                 return
             if head.status >= 200:
                 break

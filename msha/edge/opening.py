@@ -10,6 +10,7 @@ from msha.edge.access_log import Address, HandshakeRecord
 from msha.edge.asking import Asking, TunnelWish
 from msha.edge.handshake import InvalidHead
 from msha.edge.reactor import HANG_UP, INPUT
+from msha.edge.switches import Switch
 from msha.edge.tunnel import Tunnel as Session
 from msha.steering.decision import Hold, Redirect, Refuse, Tunnel, decide
 
@@ -282,7 +283,7 @@ class Opening:
         self._record.reason = "back_source_answer"
         self._bid(head.status, handshake.passed_on(head, body))
 
-    def open(self, asking: Asking, head: handshake.ResponseHead, down: bytes, *, more: bool) -> None:
+    def open(self, asking: Asking, switch: Switch, down: bytes, *, more: bool) -> None:
         """From here on it is a tunnel.
 
         Args:
@@ -307,7 +308,7 @@ class Opening:
             server=asking.server,
             number=record.session,
             label=shell.log.label(record),
-            extensions=handshake.extensions(head),
+            extensions=switch.extensions,
         )
         shell.reactor.hand_over(self._client.fileno(), tunnel)
         shell.reactor.hand_over(server.fileno(), tunnel)
@@ -315,7 +316,7 @@ class Opening:
         shell.account(record)
         shell.opened(tunnel)
         tunnel.start(
-            handshake.switching_protocols(head),
+            switch.head,
             down,
             self._rest,
             more_down=more,

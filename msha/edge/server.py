@@ -17,6 +17,7 @@ from msha.edge.peers import Downgrades, Peers, too_many_connections
 from msha.edge.reactor import Reactor
 from msha.edge.sessions import Sessions
 from msha.edge.steering import Steering
+from msha.edge.switches import Switches
 from msha.edge.tls_opening import TlsPort
 from msha.edge.tunnel import Tunnel
 from msha.edge.waiting import WaitingRoom
@@ -31,6 +32,7 @@ class Shell:
     Attributes:
         steering: decides what to do with a handshake.
         back_sources: which servers are asked, and in which order.
+        switches: what back-sources' 101s are known to be.
         waiting: handshakes that are held.
         opened: called with each new session.
         peers: what each client address has.
@@ -55,6 +57,7 @@ class Shell:
         self.back_sources = BackSources(
             reactor, sessions, retry_s=limits.retry_s, reach_s=limits.reach_s, answer_s=limits.connect_s
         )
+        self.switches = Switches()
         self.waiting = WaitingRoom(reactor)
         self.log = access_log
         self.opened: Callable[[Tunnel], None] = _nothing
