@@ -9,6 +9,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import Protocol
 
 import structlog
@@ -25,6 +26,9 @@ TICK_S = 0.1
 
 #: Events taken from the kernel at once; the rest is taken in the loop's next turn, after other work.
 _BATCH = 256
+
+#: Deadlines of one kind that are met in one turn of the loop; thousands may be due at once.
+_MET_PER_TURN = 100
 
 log = structlog.get_logger("msha.edge")
 
@@ -78,10 +82,10 @@ class DeadlineQueue:
         """Take the endpoint out, if it is in."""
         self._due.pop(endpoint, None)
 
-    def expired(self, now: float) -> list[Expiring]:
-        """Take out and return those whose time is over."""
+    def expired(self, now: float, limit: int = _MET_PER_TURN) -> list[Expiring]:
+        """Take out and return those whose time is over, as many as the limit allows."""
         late = []
-        for endpoint, due in self._due.items():
+        for endpoint, due in islice(self._due.items(), limit):
             if due > now:
                 break
             late.append(endpoint)
@@ -242,15 +246,30 @@ class Reactor:
         now = time.monotonic()
         self._lag_s = max(self._lag_s, now - self._tick_due)
         self._tick_due = now + TICK_S
+        self._expire(now)
+        for call in self._on_tick:
+            try:
+                call(now)
+            except Exception:
+                log.exception("tick_failed")
+
+    def _expire(self, now: float) -> None:
+        """Meet the deadlines that are over, the rest of them after others had their turn."""
+        more = False
         for queue in self._queues:
-            for endpoint in queue.expired(now):
+            late = queue.expired(now)
+            for endpoint in late:
                 try:
                     endpoint.on_deadline()
                 except Exception as error:  # noqa: BLE001  as above
                     self._failed(endpoint, error)
-        for call in self._on_tick:
-            call(now)
+            more = more or len(late) == _MET_PER_TURN
+        if more:
+            self.loop.call_soon(self._expire, now)
 
     def _failed(self, endpoint: Abortable, error: Exception) -> None:
         log.error("connection_failed", endpoint=type(endpoint).__name__, exc_info=error)
-        endpoint.abort()
+        try:
+            endpoint.abort()
+        except Exception:  # the other events of the batch must be told, they will not come again
+            log.exception("connection_failed", endpoint=type(endpoint).__name__)

@@ -7,7 +7,7 @@ import structlog
 
 from msha.edge.reactor import Reactor
 
-#: Held handshakes that are decided anew in one turn of the loop.
+#: Held handshakes that are decided anew, or end, in one turn of the loop.
 _WOKEN_PER_TURN = 100
 
 log = structlog.get_logger("msha.edge")
@@ -33,6 +33,7 @@ class WaitingRoom:
         self._reactor = reactor
         self._until: dict[Held, float] = {}
         self._to_wake: deque[Held] = deque()
+        self._over: deque[Held] = deque()
         reactor.every_tick(self._expire)
 
     def __len__(self) -> int:
@@ -54,28 +55,38 @@ class WaitingRoom:
             self._reactor.again(self)
 
     def empty(self) -> None:
-        """Everybody's time is over."""
-        self._expire(float("inf"))
+        """Everybody's time is over, and nobody decides again before the end."""
+        self._to_wake.clear()
+        self._over.extend(self._until)
+        self.abort()
 
     def on_turn(self) -> None:
-        """Wake the next ones."""
-        for _ in range(min(_WOKEN_PER_TURN, len(self._to_wake))):
-            handshake = self._to_wake.popleft()
-            if self._until.pop(handshake, None) is not None:
-                try:
-                    handshake.decide_held()
-                except Exception:
-                    log.exception("connection_failed", endpoint=type(handshake).__name__)
-                    handshake.abort()
-        if self._to_wake:
-            self._reactor.again(self)
+        """Wake the next ones, and end the next ones whose time is over."""
+        for waiting, call in ((self._to_wake, _decide), (self._over, _end)):
+            for _ in range(min(_WOKEN_PER_TURN, len(waiting))):
+                handshake = waiting.popleft()
+                if self._until.pop(handshake, None) is not None:
+                    try:
+                        call(handshake)
+                    except Exception:
+                        log.exception("connection_failed", endpoint=type(handshake).__name__)
+                        handshake.abort()
+        self.abort()
 
     def abort(self) -> None:
-        """Go on after an error of ours."""
-        if self._to_wake:
+        """Go on, also after an error of ours."""
+        if self._to_wake or self._over:
             self._reactor.again(self)
 
     def _expire(self, now: float) -> None:
-        for handshake in [handshake for handshake, until in self._until.items() if until <= now]:
-            del self._until[handshake]
-            handshake.hold_over()
+        if not self._over:  # else they are being seen to
+            self._over.extend(handshake for handshake, until in self._until.items() if until <= now)
+            self.abort()
+
+
+def _decide(handshake: Held) -> None:
+    handshake.decide_held()
+
+
+def _end(handshake: Held) -> None:
+    handshake.hold_over()

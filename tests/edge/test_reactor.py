@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
@@ -117,6 +118,65 @@ def test_an_error_of_ours_costs_one_connection(pairs: Pairs) -> None:
         assert bad.aborted
         assert good.events
         assert not good.aborted
+
+    run(scene)
+
+
+def test_an_error_while_letting_go_does_not_cost_the_others_their_events(pairs: Pairs) -> None:
+    class Stubborn(Memory):
+        def on_event(self, descriptor: int, events: int) -> None:
+            raise RuntimeError("an error of ours")
+
+        def abort(self) -> None:
+            raise RuntimeError("another one")
+
+    async def scene(reactor: Reactor) -> None:
+        memories = [Stubborn(), Memory(), Memory()]
+        kept = []
+        for memory in memories:
+            ours, theirs = pairs()
+            reactor.watch(ours.fileno(), memory)
+            theirs.send(b"x")
+            kept.append(theirs)
+        await asyncio.sleep(0.05)
+        assert all(any(events & INPUT for events in memory.events) for memory in memories[1:])
+        memories[0].__class__ = Memory
+
+    run(scene)
+
+
+def test_an_error_in_a_tick_does_not_cost_the_others_theirs() -> None:
+    async def scene(reactor: Reactor) -> None:
+        def fail(now: float) -> None:
+            raise RuntimeError("an error of ours")
+
+        seen: list[float] = []
+        reactor.every_tick(fail)
+        reactor.every_tick(seen.append)
+        await asyncio.sleep(0.35)
+        assert len(seen) >= 2
+
+    run(scene)
+
+
+def test_thousands_of_deadlines_at_once_leave_turns_to_others() -> None:
+    met: list[int] = []
+    turn = 0
+
+    class Late(Memory):
+        def on_deadline(self) -> None:
+            met.append(turn)
+
+    async def scene(reactor: Reactor) -> None:
+        nonlocal turn
+        queue = reactor.deadlines(0.05)
+        for _ in range(1000):
+            queue.add(Late())
+        while len(met) < 1000 and turn < 1_000_000:
+            turn += 1
+            await asyncio.sleep(0)
+        assert len(met) == 1000
+        assert max(Counter(met).values()) <= 100
 
     run(scene)
 
