@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from msha.edge.tunnel import CHUNK_BYTES
 from tests.support.edge_worker import EdgeWorker, make_config, make_cutover, make_rule
 from tests.support.websocket_wire import BackSource, BackSourceSession, Client, frame
 
@@ -119,7 +120,7 @@ def test_a_client_that_does_not_read_stops_the_back_source_and_nobody_else(
     flood = Flood(session, frame(b"x" * 100_000, 2))
     eventually(flood.stalled, "the back-source is stopped")
     (tunnel,) = [tunnel for tunnel in worker.worker.sessions if tunnel.router_id == 1111]
-    assert 0 < tunnel.waiting_bytes <= 65_536
+    assert 0 < tunnel.waiting_bytes <= CHUNK_BYTES
     for _ in range(20):
         other_session.send(frame(b"ping"))
         assert other.read_frame().payload == b"ping"
@@ -136,7 +137,7 @@ def test_a_back_source_that_does_not_read_stops_the_client(
     flood = Flood(client, frame(b"x" * 100_000, 2, mask=b"\0\0\0\0"))
     eventually(flood.stalled, "the client is stopped")
     (tunnel,) = worker.worker.sessions
-    assert 0 < tunnel.waiting_bytes <= 65_536
+    assert 0 < tunnel.waiting_bytes <= CHUNK_BYTES
     session.send(frame(b"the other direction is free"))
     assert client.read_frame().payload == b"the other direction is free"
     swallow(session)
