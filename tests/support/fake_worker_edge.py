@@ -13,6 +13,7 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ class FakeWorker:
             self.say("drained", epoch=self.epoch)
 
 
-def command(access_log: str, lock_fd: int | None) -> WorkerCommand:
+def command(access_log: str, lock_fd: int | None, words: Sequence[str]) -> WorkerCommand:
     return lambda ipc_fd, address, unit: [sys.executable, __file__, "worker", str(ipc_fd)]
 
 
