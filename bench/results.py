@@ -18,7 +18,7 @@ from bench.workloads import Sample
 
 FILE = HERE / "results.json"
 
-_PACKAGES = ("msha", "uvloop", "httptools", "daphne", "channels", "websockets")
+_PACKAGES = ("msha", "httptools", "daphne", "channels", "websockets")
 
 #: More digits would be noise.
 _DIGITS = 5
@@ -107,7 +107,7 @@ def _versions() -> dict[str, str]:
         "Python": sys.version.split()[0],
         **{
             name: version(name)
-            for name in ("msha", "uvloop", "httptools", "daphne", "channels", "websockets")
+            for name in ("msha", "httptools", "daphne", "channels", "websockets")
         },
     }
     for name, option in (("nginx", "-v"), ("haproxy", "-v"), ("cc", "--version")):

@@ -1,12 +1,13 @@
 """A worker's end of the socket pair to its agent: JSON objects, one per line."""
 
-import asyncio
 import json
 import socket
 from collections.abc import Callable
 from typing import Any
 
 import structlog
+
+from msha.edge.reactor import READABLE, WRITABLE, Reactor
 
 log = structlog.get_logger("msha.edge.worker")
 
@@ -26,19 +27,20 @@ class AgentChannel:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        reactor: Reactor,
         sock: socket.socket,
         heard: Callable[[dict[str, Any]], None],
         lost: Callable[[], None],
     ) -> None:
         sock.setblocking(False)
-        self._loop = loop
+        self._reactor = reactor
         self._sock = sock
         self._heard = heard
         self._lost = lost
         self._received: list[bytes] = []
         self._to_send = bytearray()
-        loop.add_reader(sock, self._readable)
+        self._waits = False
+        reactor.watch_inner(sock.fileno(), self)
 
     def say(self, what: str, **fields: Any) -> None:
         """The agent hears it, in order."""
@@ -58,9 +60,20 @@ class AgentChannel:
     def close(self) -> None:
         """Nothing is heard or said any more."""
         if self._sock.fileno() >= 0:
-            self._loop.remove_reader(self._sock)
-            self._loop.remove_writer(self._sock)
+            self._reactor.leave_inner(self._sock.fileno())
             self._sock.close()
+
+    # As an endpoint of the reactor
+
+    def on_event(self, descriptor: int, events: int) -> None:
+        """The agent has said something, or hears again."""
+        if events & WRITABLE:
+            self._writable()
+        if events & READABLE:
+            self._readable()
+
+    def abort(self) -> None:
+        """Go on listening to the agent after an error of ours."""
 
     def _readable(self) -> None:
         try:
@@ -94,11 +107,8 @@ class AgentChannel:
         except (BlockingIOError, InterruptedError):
             sent = 0
         except OSError:
-            self._to_send.clear()  # reading finds out that the agent is gone
-            self._loop.remove_writer(self._sock)
-            return
+            sent = len(self._to_send)  # reading finds out that the agent is gone
         del self._to_send[:sent]
-        if self._to_send:
-            self._loop.add_writer(self._sock, self._writable)
-        else:
-            self._loop.remove_writer(self._sock)
+        if bool(self._to_send) is not self._waits:
+            self._waits = not self._waits
+            self._reactor.want_room(self._sock.fileno(), wanted=self._waits)

@@ -1,15 +1,20 @@
-"""The loop's own corner: a private epoll that uvloop watches, deadlines, and work put off to the next turn.
+"""A worker's loop: one epoll, deadlines, and work put off to the next turn.
+
+Nothing in a worker waits in the middle of something, so it has no use for coroutines, and an event loop that
+serves them would be asked twice for each event.
 
 Every socket is registered once, edge-triggered, for everything. RDHUP is part of that: a FIN that arrives
 together with data makes no event of its own, and a short read looks like "nothing more for now".
 """
 
-import asyncio
+import heapq
+import os
 import select
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
-from itertools import islice
+from itertools import count, islice
 from typing import Protocol
 
 import structlog
@@ -94,26 +99,46 @@ class DeadlineQueue:
         return late
 
 
+class _Bell:
+    """Wakes a loop that waits; other threads and signal handlers ring it."""
+
+    def __init__(self) -> None:
+        self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def ring(self) -> None:
+        os.eventfd_write(self.descriptor, 1)
+
+    def on_event(self, descriptor: int, events: int) -> None:
+        os.eventfd_read(descriptor)
+
+    def abort(self) -> None:
+        """Nothing to let go of."""
+
+
 class Reactor:
-    """Tells endpoints what happens on their sockets, fairly and in the loop's thread.
+    """Tells endpoints what happens on their sockets, fairly and in one thread: the one that runs it.
 
     Attributes:
         on_close: called with each descriptor that was watched and will be closed.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+    def __init__(self) -> None:
         self._epoll = select.epoll()
         self._endpoints: dict[int, Endpoint] = {}
         self._again: dict[Patient, None] = {}
-        self._again_set = False
+        self._calls: deque[Callable[[], None]] = deque()
+        self._later: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = count()
         self._in_batch = False
         self._closed: list[socket.SocketType] = []
+        self._bell = _Bell()
+        self._inner: dict[int, Endpoint] = {}
+        self.watch_inner(self._bell.descriptor, self._bell)
         self.on_close: Callable[[int], None] | None = None
         self._queues: list[DeadlineQueue] = []
         self._on_tick: list[Callable[[float], None]] = []
-        self._timer: asyncio.TimerHandle | None = None
-        self._tick_due = 0.0
+        self._ended = False
+        self._tick_due = time.monotonic() + TICK_S
         self._lag_s = 0.0
 
     def __len__(self) -> int:
@@ -124,19 +149,47 @@ class Reactor:
         """Monotonic time."""
         return time.monotonic()
 
-    def start(self) -> None:
-        """Events, deadlines and ticks arrive from now on."""
-        self.loop.add_reader(self._epoll.fileno(), self._ready)
-        self._timer = self.loop.call_later(TICK_S, self._tick)
-        self._tick_due = time.monotonic() + TICK_S
+    def run(self) -> None:
+        """Serve until :meth:`end`."""
+        while not self._ended:
+            self.turn()
 
-    def stop(self) -> None:
+    def end(self) -> None:
+        """The loop runs no further; to be called in its thread."""
+        self._ended = True
+
+    def close_down(self) -> None:
         """Every endpoint is aborted, and nothing arrives any more."""
         self.abort_all()
-        if self._timer is not None:
-            self._timer.cancel()
-        self.loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
+        os.close(self._bell.descriptor)
+
+    def turn(self) -> None:
+        """Wait for what happens next or is due, and do all there is to do."""
+        wait_s = 0.0 if self._again or self._calls else self._due() - time.monotonic()
+        batch = self._epoll.poll(wait_s if wait_s > 0 else 0, _BATCH)
+        if batch:
+            self._hear(batch)
+        if self._again:
+            self._turns()
+        if self._calls:
+            self._call(len(self._calls))
+        now = time.monotonic()
+        if now >= self._due():
+            self._clock(now)
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        """It is called in the next turn."""
+        self._calls.append(call)
+
+    def call_from_outside(self, call: Callable[[], None]) -> None:
+        """The same, asked for by another thread or a signal handler."""
+        self._calls.append(call)
+        self._bell.ring()
+
+    def call_later(self, seconds: float, call: Callable[[], None]) -> None:
+        """It is called after so long."""
+        heapq.heappush(self._later, (time.monotonic() + seconds, next(self._numbers), call))
 
     def abort_all(self) -> None:
         """Every endpoint lets go of its sockets."""
@@ -167,6 +220,20 @@ class Reactor:
         """The same for a listener: again and again while connections wait."""
         self._epoll.register(descriptor, select.EPOLLIN)
         self._endpoints[descriptor] = endpoint
+
+    def watch_inner(self, descriptor: int, endpoint: Endpoint) -> None:
+        """The endpoint hears again and again while there is something to read; it is no connection."""
+        self._epoll.register(descriptor, select.EPOLLIN)
+        self._inner[descriptor] = endpoint
+
+    def want_room(self, descriptor: int, *, wanted: bool) -> None:
+        """An inner endpoint hears, or hears no more, when it can write."""
+        self._epoll.modify(descriptor, select.EPOLLIN | (select.EPOLLOUT if wanted else 0))
+
+    def leave_inner(self, descriptor: int) -> None:
+        """An inner endpoint hears nothing any more."""
+        del self._inner[descriptor]
+        self._epoll.unregister(descriptor)
 
     def silence(self, descriptor: int, *, silent: bool) -> None:
         """A listener is not heard while silent; connections wait in its backlog."""
@@ -208,21 +275,20 @@ class Reactor:
         would soon leave none to others.
         """
         self._again[endpoint] = None
-        if not self._again_set:
-            self._again_set = True
-            self.loop.call_soon(self._turns)
 
     def again_in(self, endpoint: Patient, seconds: float) -> None:
         """The endpoint gets another turn a little later."""
-        self.loop.call_later(seconds, self.again, endpoint)
+        self.call_later(seconds, lambda: self.again(endpoint))
 
-    def _ready(self) -> None:
+    def _hear(self, batch: list[tuple[int, int]]) -> None:
         endpoints = self._endpoints
         self._in_batch = True
-        for descriptor, events in self._epoll.poll(0, _BATCH):
+        for descriptor, events in batch:
             endpoint = endpoints.get(descriptor)
             if endpoint is None:
-                continue  # closed by an earlier event of this batch
+                endpoint = self._inner.get(descriptor)
+                if endpoint is None:
+                    continue  # closed by an earlier event of this batch
             try:
                 endpoint.on_event(descriptor, events)
             except Exception as error:  # noqa: BLE001  one connection dies of our error, no other
@@ -233,7 +299,6 @@ class Reactor:
         self._closed.clear()
 
     def _turns(self) -> None:
-        self._again_set = False
         waiting, self._again = self._again, {}
         for endpoint in waiting:
             try:
@@ -241,9 +306,26 @@ class Reactor:
             except Exception as error:  # noqa: BLE001  as above
                 self._failed(endpoint, error)
 
-    def _tick(self) -> None:
-        self._timer = self.loop.call_later(TICK_S, self._tick)
-        now = time.monotonic()
+    def _call(self, most: int) -> None:
+        for _ in range(most):
+            call = self._calls.popleft()
+            try:
+                call()
+            except Exception:
+                log.exception("call_failed")
+
+    def _due(self) -> float:
+        """When the clock has something to do."""
+        later = self._later
+        return later[0][0] if later and later[0][0] < self._tick_due else self._tick_due
+
+    def _clock(self, now: float) -> None:
+        while self._later and self._later[0][0] <= now:
+            self._calls.append(heapq.heappop(self._later)[2])
+        if now >= self._tick_due:
+            self._tick(now)
+
+    def _tick(self, now: float) -> None:
         self._lag_s = max(self._lag_s, now - self._tick_due)
         self._tick_due = now + TICK_S
         self._expire(now)
@@ -265,7 +347,7 @@ class Reactor:
                     self._failed(endpoint, error)
             more = more or len(late) == _MET_PER_TURN
         if more:
-            self.loop.call_soon(self._expire, now)
+            self.call_soon(lambda: self._expire(now))
 
     def _failed(self, endpoint: Abortable, error: Exception) -> None:
         log.error("connection_failed", endpoint=type(endpoint).__name__, exc_info=error)

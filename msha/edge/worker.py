@@ -7,7 +7,6 @@ directory. A worker whose agent is gone closes everything and exits.
 """
 
 import argparse
-import asyncio
 import gc
 import math
 import os
@@ -15,20 +14,20 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import structlog
-import uvloop
 
 from msha.edge import handshake, tunnel
 from msha.edge.access_log import AccessLog, open_access_log
 from msha.edge.agent_channel import AgentChannel
 from msha.edge.back_sources import servers_of
 from msha.edge.balancers import Balancers, networks
-from msha.edge.certificates import Certificates, Changes
+from msha.edge.certificates import Certificates
 from msha.edge.cutover_progress import CutoverProgress
 from msha.edge.idle import IdleWatch
 from msha.edge.limits import Limits
@@ -93,13 +92,11 @@ class Worker:
     """What the agent talks to.
 
     Attributes:
-        ended: set when there is nothing left to do and the process may exit.
-        exit_code: what it exits with.
+        exit_code: what the process exits with, when there is nothing left to do.
     """
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
         agent: socket.socket,
         *,
         unit: str,
@@ -113,7 +110,7 @@ class Worker:
         limits = limits or Limits()
         # process
         self.unit = unit
-        self.reactor = Reactor(loop)
+        self.reactor = Reactor()
         self.sessions = Sessions(self.reactor, close_s=limits.close_s, end_s=limits.end_s)
         self.steering = Steering(unit, hold_s=limits.hold_s)
         tls_port = TlsPort(tls.certificates) if tls else None
@@ -124,13 +121,12 @@ class Worker:
         self.waiting = self.shell.waiting
         self.messages = Messages(self.reactor, self.sessions)
         self.progress = CutoverProgress(unit)
-        self.ended = asyncio.Event()
         self.exit_code = 0
         self._host, self._port, self._tls = host, port, tls
         self._access_log = access_log
         self.shell.opened = self.progress.opened
         self.sessions.on_removed = self._session_removed
-        self._channel = AgentChannel(loop, agent, self._heard, self._agent_lost)
+        self._channel = AgentChannel(self.reactor, agent, self._heard, self._agent_lost)
         self.reactor.every_tick(self._tick)
         # what is being done
         self._stats_due = 0.0
@@ -139,17 +135,14 @@ class Worker:
         self._exit_after_drain = False
         self._parking = False
         self._exit_by = 0.0
-        self._looking: asyncio.Future[Changes] | None = None
+        self._looking = False
 
-    def start(self) -> None:
-        """The agent is served; nothing is listened on yet."""
-        self.reactor.start()
+    def run(self) -> None:
+        """Serve the agent until there is nothing left to do; nothing is listened on yet."""
         self._channel.say("started", pid=os.getpid())
-
-    def stop(self) -> None:
-        """Everything is let go of."""
-        self.reactor.stop()
+        self.reactor.run()
         self._channel.close()
+        self.reactor.close_down()
         self._access_log.close()
 
     # What the agent says
@@ -262,15 +255,18 @@ class Worker:
 
     def _look_at_certificates(self) -> None:
         """What has changed of them serves the next handshakes; the reading is done beside the loop."""
-        if self._tls is None or self._looking is not None:
+        if self._tls is None or self._looking:
             return
-        self._looking = self.reactor.loop.run_in_executor(None, self._tls.certificates.look)
-        self._looking.add_done_callback(self._looked)
+        self._looking = True
+        threading.Thread(target=self._look, args=(self._tls.certificates,), daemon=True).start()
 
-    def _looked(self, looking: asyncio.Future[Changes]) -> None:
-        self._looking = None
-        if not looking.cancelled() and (error := looking.exception()) is not None:
-            log.error("certificates_not_read", exc_info=error)
+    def _look(self, certificates: Certificates) -> None:
+        try:
+            certificates.look()
+        except Exception:
+            log.exception("certificates_not_read")
+        finally:
+            self._looking = False
 
     def _park(self) -> None:
         self._parking = True
@@ -292,7 +288,7 @@ class Worker:
         now = time.monotonic()
         if self._drain is None and listen_until > now:
             self.shell.run_dry()
-            self.reactor.loop.call_later(listen_until - now, self._hand_over, listeners)
+            self.reactor.call_later(listen_until - now, lambda: self._hand_over(listeners))
         elif self._drain is None:
             self._close_doors()
         self._drain = Drain(max(now, listen_until), seconds, len(self.sessions))
@@ -390,7 +386,7 @@ class Worker:
 
     def _end_if_done(self, now: float) -> None:
         if not self.shell.connections or now >= self._exit_by:
-            self.ended.set()
+            self.reactor.end()
 
 
 def _moved_to(snapshot: Snapshot, tunnel: Tunnel) -> str:
@@ -422,19 +418,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     log_to_stderr()
     _allow_many_descriptors()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_run(options))
+    return _run(options)
 
 
-async def _run(options: argparse.Namespace) -> int:
-    loop = asyncio.get_running_loop()
+def _run(options: argparse.Namespace) -> int:
     host, _, port = options.bind.rpartition(":")
     limits = Limits.of(os.environ)  # the agent has refused wrong ones
     handshake.take_heads_of(limits.head_bytes, limits.head_fields)
     tunnel.hold_at_most(limits.buffer_bytes)
     trusted = networks(options.trusted_slb)
     worker = Worker(
-        loop,
         socket.socket(fileno=options.ipc_fd),
         unit=options.unit,
         host=host.strip("[]"),
@@ -449,15 +442,13 @@ async def _run(options: argparse.Namespace) -> int:
         worker.drain(options.drain_s)
         worker.exit_when_empty()
 
-    loop.add_signal_handler(signal.SIGTERM, terminate)
+    signal.signal(signal.SIGTERM, lambda number, frame: worker.reactor.call_from_outside(terminate))
     # Ctrl-C in a terminal reaches every process; the agent says what to do about it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    worker.start()
     # Nothing that exists now will ever be garbage; it need not be looked at again and again.
     gc.collect()
     gc.freeze()
-    await worker.ended.wait()
-    worker.stop()
+    worker.run()
     return worker.exit_code
 
 

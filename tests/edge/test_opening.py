@@ -237,7 +237,7 @@ def test_what_did_not_fit_into_one_read_with_the_101_is_not_missed(
     with worker.connect() as client:
         client.send(handshake_head(router_id=5))
         session = back_source.take()
-        worker.worker.reactor.loop.call_soon_threadsafe(time.sleep, 0.5)  # so that all comes in one event
+        worker.worker.reactor.call_from_outside(lambda: time.sleep(0.5))  # so that all comes in one event
         session.switch(rest=frame(b"x" * 100_000, 2))
         assert client.answer().status == 101
         assert client.read_frame().payload == b"x" * 100_000
@@ -250,7 +250,7 @@ def test_an_end_of_the_back_source_that_comes_with_its_101_is_not_missed(
     with worker.connect() as client:
         client.send(handshake_head(router_id=5))
         session = back_source.take()
-        worker.worker.reactor.loop.call_soon_threadsafe(time.sleep, 0.5)  # so that all comes in one event
+        worker.worker.reactor.call_from_outside(lambda: time.sleep(0.5))  # so that all comes in one event
         session.switch(rest=frame(b"x" * 100_000, 2))
         session.close()
         assert client.answer().status == 101

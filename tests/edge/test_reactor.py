@@ -1,14 +1,11 @@
 """The reactor with real sockets and endpoints that only remember."""
 
-import asyncio
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import pytest
-import uvloop
 
 from msha.edge.reactor import INPUT, DeadlineQueue, Reactor
 
@@ -60,26 +57,31 @@ def pairs() -> Iterator[Callable[[], tuple[socket.socket, socket.socket]]]:
         sock.close()
 
 
-def run(scene: Callable[[Reactor], Awaitable[Any]]) -> None:
-    """The scene, with a running reactor."""
+class Stage(Reactor):
+    """A reactor that a scene runs for as long as it wants."""
 
-    async def play() -> None:
-        reactor = Reactor(asyncio.get_running_loop())
-        reactor.start()
-        try:
-            await scene(reactor)
-        finally:
-            reactor.stop()
+    def run_for(self, seconds: float) -> None:
+        """Take turns for so long."""
+        until = self.now() + seconds
+        while self.now() < until:
+            self.call_later(until - self.now(), int)  # a turn ends then, if nothing happens
+            self.turn()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(play())
+
+def run(scene: Callable[[Stage], None]) -> None:
+    """The scene, with a reactor."""
+    reactor = Stage()
+    try:
+        scene(reactor)
+    finally:
+        reactor.close_down()
 
 
 Pairs = Callable[[], tuple[socket.socket, socket.socket]]
 
 
 def test_an_event_of_a_closed_socket_is_not_told_to_its_successor(pairs: Pairs) -> None:
-    async def scene(reactor: Reactor) -> None:
+    def scene(reactor: Stage) -> None:
         ends = [pairs() for _ in range(2)]
         successor = Memory()
 
@@ -96,7 +98,7 @@ def test_an_event_of_a_closed_socket_is_not_told_to_its_successor(pairs: Pairs) 
             reactor.watch(ours.fileno(), memory)
         for _, theirs in ends:
             theirs.send(b"x")  # both events are in one batch
-        await asyncio.sleep(0.05)
+        reactor.run_for(0.05)
         assert sum(bool(memory.events) for memory in memories) == 1
         assert successor.events
         assert not any(events & INPUT for events in successor.events)
@@ -108,13 +110,13 @@ def test_an_error_of_ours_costs_one_connection(pairs: Pairs) -> None:
     def fail() -> None:
         raise RuntimeError("an error of ours")
 
-    async def scene(reactor: Reactor) -> None:
+    def scene(reactor: Stage) -> None:
         bad, good = Memory(fail), Memory()
         for memory in (bad, good):
             ours, theirs = pairs()
             reactor.watch(ours.fileno(), memory)
             theirs.send(b"x")
-        await asyncio.sleep(0.05)
+        reactor.run_for(0.05)
         assert bad.aborted
         assert good.events
         assert not good.aborted
@@ -130,7 +132,7 @@ def test_an_error_while_letting_go_does_not_cost_the_others_their_events(pairs: 
         def abort(self) -> None:
             raise RuntimeError("another one")
 
-    async def scene(reactor: Reactor) -> None:
+    def scene(reactor: Stage) -> None:
         memories = [Stubborn(), Memory(), Memory()]
         kept = []
         for memory in memories:
@@ -138,7 +140,7 @@ def test_an_error_while_letting_go_does_not_cost_the_others_their_events(pairs: 
             reactor.watch(ours.fileno(), memory)
             theirs.send(b"x")
             kept.append(theirs)
-        await asyncio.sleep(0.05)
+        reactor.run_for(0.05)
         assert all(any(events & INPUT for events in memory.events) for memory in memories[1:])
         memories[0].__class__ = Memory
 
@@ -146,14 +148,14 @@ def test_an_error_while_letting_go_does_not_cost_the_others_their_events(pairs: 
 
 
 def test_an_error_in_a_tick_does_not_cost_the_others_theirs() -> None:
-    async def scene(reactor: Reactor) -> None:
+    def scene(reactor: Stage) -> None:
         def fail(now: float) -> None:
             raise RuntimeError("an error of ours")
 
         seen: list[float] = []
         reactor.every_tick(fail)
         reactor.every_tick(seen.append)
-        await asyncio.sleep(0.35)
+        reactor.run_for(0.35)
         assert len(seen) >= 2
 
     run(scene)
@@ -167,14 +169,14 @@ def test_thousands_of_deadlines_at_once_leave_turns_to_others() -> None:
         def on_deadline(self) -> None:
             met.append(turn)
 
-    async def scene(reactor: Reactor) -> None:
+    def scene(reactor: Stage) -> None:
         nonlocal turn
         queue = reactor.deadlines(0.05)
         for _ in range(1000):
             queue.add(Late())
         while len(met) < 1000 and turn < 1_000_000:
             turn += 1
-            await asyncio.sleep(0)
+            reactor.run_for(0)
         assert len(met) == 1000
         assert max(Counter(met).values()) <= 100
 
@@ -186,16 +188,16 @@ def test_an_error_in_a_deadline_does_not_stop_the_clock() -> None:
         def on_deadline(self) -> None:
             raise RuntimeError("an error of ours")
 
-    async def scene(reactor: Reactor) -> None:
+    def scene(reactor: Stage) -> None:
         queue = reactor.deadlines(0.05)
         failing, good = Failing(), Memory()
         queue.add(failing)
         queue.add(good)
-        await asyncio.sleep(0.3)
+        reactor.run_for(0.3)
         assert failing.aborted
         assert good.late == 1
         queue.add(good)
-        await asyncio.sleep(0.3)
+        reactor.run_for(0.3)
         assert good.late == 2
 
     run(scene)
@@ -215,11 +217,11 @@ def test_a_deadline_that_was_taken_back_or_set_anew_does_not_come_early() -> Non
 
 
 def test_work_put_off_is_done_after_what_waits(pairs: Pairs) -> None:
-    async def scene(reactor: Reactor) -> None:
+    def scene(reactor: Stage) -> None:
         ours, theirs = pairs()
         other = Memory()
         reactor.watch(ours.fileno(), other)
-        await asyncio.sleep(0.01)
+        reactor.run_for(0.01)
         other.events.clear()
 
         class Busy(Memory):
@@ -231,7 +233,7 @@ def test_work_put_off_is_done_after_what_waits(pairs: Pairs) -> None:
         busy = Busy()
         reactor.again(busy)
         theirs.send(b"x")
-        await asyncio.sleep(0.1)
+        reactor.run_for(0.1)
         assert other.events
         assert busy.turns < 1000
 
@@ -239,7 +241,7 @@ def test_work_put_off_is_done_after_what_waits(pairs: Pairs) -> None:
 
 
 def test_who_asks_for_several_turns_gets_one(pairs: Pairs) -> None:
-    async def scene(reactor: Reactor) -> None:
+    def scene(reactor: Stage) -> None:
         class Greedy(Memory):
             def on_turn(self) -> None:
                 self.turns += 1
@@ -249,18 +251,18 @@ def test_who_asks_for_several_turns_gets_one(pairs: Pairs) -> None:
 
         greedy = Greedy()
         reactor.again(greedy)
-        await asyncio.sleep(0.05)
+        reactor.run_for(0.05)
         assert greedy.turns == 5
 
     run(scene)
 
 
 def test_a_loop_that_was_busy_says_for_how_long_and_only_once() -> None:
-    async def scene(reactor: Reactor) -> None:
-        await asyncio.sleep(0.25)
+    def scene(reactor: Stage) -> None:
+        reactor.run_for(0.25)
         reactor.take_lag()
         time.sleep(0.3)
-        await asyncio.sleep(0.15)
+        reactor.run_for(0.15)
         assert 0.15 < reactor.take_lag() < 0.6
         assert reactor.take_lag() == 0.0
 
@@ -270,7 +272,7 @@ def test_a_loop_that_was_busy_says_for_how_long_and_only_once() -> None:
 def test_stopping_aborts_every_endpoint_once(pairs: Pairs) -> None:
     memory = Memory()
 
-    async def scene(reactor: Reactor) -> None:
+    def scene(reactor: Stage) -> None:
         for sock in pairs():
             reactor.watch(sock.fileno(), memory)
 

@@ -286,7 +286,7 @@ def test_a_freeze_finds_a_held_handshake_wherever_it_is_on_its_way_to_a_tunnel(
 
     def after(left: int) -> None:
         if left:
-            running.reactor.loop.call_soon(after, left - 1)
+            running.reactor.call_soon(lambda: after(left - 1))
         else:
             running._obey(frozen)
             done.set()
@@ -295,7 +295,7 @@ def test_a_freeze_finds_a_held_handshake_wherever_it_is_on_its_way_to_a_tunnel(
         running._obey(aborted)
         after(turns)
 
-    running.reactor.loop.call_soon_threadsafe(begin)
+    running.reactor.call_from_outside(begin)
     assert done.wait(TIMEOUT_S)
     worker.agent.stats(lambda said: said["held"] == 1)
     assert (len(running.sessions), len(running.sessions.half_open)) == (0, 0)
@@ -408,7 +408,7 @@ def test_connections_that_the_kernel_had_taken_are_served_before_the_drain(
     worker: EdgeWorker, back_source: BackSource
 ) -> None:
     assert worker.worker is not None
-    worker.worker.reactor.loop.call_soon_threadsafe(time.sleep, 0.5)  # it is busy while they come
+    worker.worker.reactor.call_from_outside(lambda: time.sleep(0.5))  # it is busy while they come
     clients = [worker.connect() for _ in range(200)]
     for client in clients:
         client.send(handshake_head(router_id=7000))

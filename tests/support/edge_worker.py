@@ -1,6 +1,5 @@
 """A worker of an edge, driven by the test as its agent would."""
 
-import asyncio
 import json
 import os
 import socket
@@ -11,8 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
-
-import uvloop
 
 from msha.edge.access_log import AccessLog, NoAccessLog
 from msha.edge.balancers import Balancers
@@ -251,12 +248,7 @@ class EdgeWorker:
         return client, session
 
     def _serve(self) -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(self._run())
-
-    async def _run(self) -> None:
-        worker = Worker(
-            asyncio.get_running_loop(),
+        self.worker = Worker(
             self._theirs,
             unit=self.unit,
             host="127.0.0.1",
@@ -266,10 +258,7 @@ class EdgeWorker:
             balancers=self._balancers,
             tls=TlsBind("127.0.0.1", 0, self._certificates) if self._certificates else None,
         )
-        self.worker = worker
-        worker.start()
-        await worker.ended.wait()
-        worker.stop()
+        self.worker.run()
 
 
 @contextmanager
