@@ -9,9 +9,9 @@ from msha.edge.balancers import SECURE_SCHEMES
 from msha.edge.handshake import InvalidHead
 from msha.edge.opening import Opening
 from msha.edge.proxy_protocol import InvalidProxyHeader
+from msha.steering.decision import Tunnel
 
 if TYPE_CHECKING:
-    from msha.edge.asking import TunnelWish
     from msha.edge.server import Shell
 
 
@@ -111,9 +111,9 @@ class ForwardedOpening(Opening):
         if self._client_known and self._record.address[0] != self._record.balancer:
             super()._book()
 
-    def request_for(self, wish: "TunnelWish") -> bytes:
+    def request_for(self, wish: Tunnel) -> bytes:
         """The head that a back-source gets."""
         assert self._head is not None
         return handshake.back_source_request(
-            self._head, wish.target, self._chain, wish.fields, asked_host=self._asked_host
+            self._head, wish.target, self._chain, self._statements(wish), asked_host=self._asked_host
         )
