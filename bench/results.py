@@ -105,10 +105,7 @@ def _versions() -> dict[str, str]:
     """Of what is installed; a program that is missing is left out."""
     found = {
         "Python": sys.version.split()[0],
-        **{
-            name: version(name)
-            for name in ("msha", "httptools", "daphne", "channels", "websockets")
-        },
+        **{name: version(name) for name in ("msha", "httptools", "daphne", "channels", "websockets")},
     }
     for name, option in (("nginx", "-v"), ("haproxy", "-v"), ("cc", "--version")):
         try:
