@@ -199,8 +199,11 @@ class _Shortcut:
 
 
 def _whole(fields: dict[bytes, bytes], data: bytes) -> bool:
-    """Whether these are the fields of the head as they are to be read: none twice, no space after a value."""
-    return len(fields) == data.count(b"\r\n") - 2 and b" \r" not in data and b"\t\r" not in data
+    """Whether these are the fields of the head as they are to be read: none twice, no space after a value.
+
+    A tab anywhere is rare enough to look closer; to find one byte is much cheaper than to find two.
+    """
+    return len(fields) == data.count(b"\n") - 2 and b" \r" not in data and b"\t" not in data
 
 
 def head_end(data: bytes, seen: int = 0) -> int | None:
