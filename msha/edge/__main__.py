@@ -152,6 +152,7 @@ class UsageError(MshaError):
 def _run(options: argparse.Namespace) -> int:
     host, port = parse_bind(options.bind)
     _check_settings()
+    _check_access_log(options.access_log)
     options.worker_words = _balancer_words(options, os.environ)
     if options.control is not None:
         return _run_with_console(options, host, port)
@@ -169,6 +170,21 @@ def _check_settings() -> None:
         log.warning("descriptors_few", advice=advice)
     for name in unknown_settings(os.environ, (TRUSTED_SLBS, PROXY_PROTOCOL)):
         log.warning("setting_unknown", name=name)
+
+
+def _check_access_log(target: str) -> None:
+    """The workers will be able to write there.
+
+    Raises:
+        UsageError: the file cannot be opened.
+    """
+    if target in ("-", "off"):
+        return
+    try:
+        with open(target, "ab"):
+            pass
+    except OSError as error:
+        raise UsageError(f"The access log {target} cannot be written: {error.strerror}.") from error
 
 
 def _balancer_words(options: argparse.Namespace, environment: Mapping[str, str]) -> list[str]:

@@ -83,6 +83,10 @@ def usage(capfd: pytest.CaptureFixture[str], *words: str) -> str:
             "as 10.0.0.5 or 10.0",
         ),
         ("run --bind 127.0.0.1:0 --snapshot a --unit center --proxy-protocol", "needs --trusted-slb"),
+        (
+            "run --bind 127.0.0.1:0 --snapshot a --unit center --access-log no/such/dir/log",
+            "access log no/such/dir/log cannot be written",
+        ),
         ("leave", "required: --state-dir"),
     ],
 )
