@@ -168,8 +168,8 @@ def _check_settings() -> None:
     advice = check_descriptors(Limits.of(os.environ), descriptors())
     if advice:
         log.warning("descriptors_few", advice=advice)
-    for name in unknown_settings(os.environ, (TRUSTED_SLBS, PROXY_PROTOCOL)):
-        log.warning("setting_unknown", name=name)
+    for name, meant in unknown_settings(os.environ, (TRUSTED_SLBS, PROXY_PROTOCOL)).items():
+        log.warning("setting_unknown", name=name, meant=meant)
 
 
 def _check_access_log(target: str) -> None:

@@ -5,6 +5,7 @@ them again.
 """
 
 import dataclasses
+import difflib
 import math
 import resource
 from collections.abc import Iterable, Mapping
@@ -117,14 +118,15 @@ def setting_name(field: str) -> str:
     return PREFIX + field.upper()
 
 
-def unknown_settings(environment: Mapping[str, str], others: Iterable[str] = ()) -> list[str]:
-    """Variables that look like settings and are none, by their names: misspelt ones, most likely.
+def unknown_settings(environment: Mapping[str, str], others: Iterable[str] = ()) -> dict[str, str]:
+    """Variables that look like settings and are none, misspelt ones most likely: the setting that was meant.
 
     Args:
         others: settings beside the limits.
     """
     known = {setting_name(field.name) for field in settings()} | set(others)
-    return sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
+    unknown = sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
+    return {name: "".join(difflib.get_close_matches(name, sorted(known), 1)) for name in unknown}
 
 
 def _read(field: dataclasses.Field[Any], text: str) -> Any:
@@ -138,7 +140,7 @@ def _read(field: dataclasses.Field[Any], text: str) -> Any:
         number = "a whole number" if whole else "a number"
         none = ", or 0 for none" if field.metadata["or_none"] else ""
         raise InvalidSetting(
-            setting_name(field.name), f"is {text!r}, not {number} from {least:g} to {most:g}{none}."
+            setting_name(field.name), f"is {text!r}, not {number} from {least} to {most}{none}."
         )
     return value
 

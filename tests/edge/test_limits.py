@@ -120,6 +120,11 @@ def test_a_limit_that_is_no_number_or_out_of_range_is_refused(name: str, text: s
         Limits.of({f"MSHA_EDGE_{name}": text})
 
 
+def test_the_refusal_of_a_limit_says_what_may_be_written_instead() -> None:
+    with pytest.raises(InvalidSetting, match=r"not a whole number from 65536 to 4194304\.$"):
+        Limits.of({"MSHA_EDGE_BUFFER_BYTES": "1MiB"})
+
+
 def test_pings_that_leave_no_time_to_answer_are_refused() -> None:
     with pytest.raises(InvalidSetting, match="must be below MSHA_EDGE_IDLE_S"):
         Limits.of({"MSHA_EDGE_PING_S": "90", "MSHA_EDGE_IDLE_S": "90"})
@@ -184,7 +189,7 @@ def test_few_descriptors_and_misspelt_settings_are_warned_of(tmp_path: Path) -> 
     code, said = run_edge(tmp_path, "--proxy-protocol", descriptors=1024, MSHA_EDGE_HED_S="3")
     assert code == 2
     assert '"event": "descriptors_few"' in said
-    assert '"name": "MSHA_EDGE_HED_S", "event": "setting_unknown"' in said
+    assert '"name": "MSHA_EDGE_HED_S", "meant": "MSHA_EDGE_HEAD_S", "event": "setting_unknown"' in said
 
 
 # Connections
