@@ -20,12 +20,17 @@ SECURE_SCHEMES = frozenset((b"https", b"wss"))
 
 @dataclass(eq=False)
 class InvalidNetwork(Terminal):
-    """A load balancer's address that is none."""
+    """A load balancer's address that is none.
+
+    Attributes:
+        meant: ways to write it.
+    """
 
     text: str
+    meant: str = "10.0.0.5 or 10.0.0.0/24"
 
     def __str__(self) -> str:
-        return f"{self.text!r} is not the address of load balancers: write it as 10.0.0.5 or 10.0.0.0/24."
+        return f"{self.text!r} is not the address of load balancers: write it as {self.meant}."
 
 
 def networks(texts: Iterable[str]) -> tuple[Network, ...]:
@@ -39,8 +44,17 @@ def networks(texts: Iterable[str]) -> tuple[Network, ...]:
         try:
             found.append(ipaddress.ip_network(text))
         except ValueError:
-            raise InvalidNetwork(text) from None
+            raise _invalid(text) from None
     return tuple(found)
+
+
+def _invalid(text: str) -> InvalidNetwork:
+    """The error that says how to write it: one address of a network could mean either."""
+    try:
+        found = ipaddress.ip_interface(text)
+    except ValueError:
+        return InvalidNetwork(text)
+    return InvalidNetwork(text, f"{found.ip}, or the whole network as {found.network}")
 
 
 @dataclass(frozen=True, slots=True)

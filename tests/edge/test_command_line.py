@@ -80,7 +80,11 @@ def usage(capfd: pytest.CaptureFixture[str], *words: str) -> str:
         ("run --bind 127.0.0.1:0 --snapshot a --unit center --drain-s soon", "number of seconds"),
         (
             "run --bind 127.0.0.1:0 --snapshot a --unit center --trusted-slb 10.0.0.1/24",
-            "as 10.0.0.5 or 10.0",
+            "write it as 10.0.0.1, or the whole network as 10.0.0.0/24.",
+        ),
+        (
+            "run --bind 127.0.0.1:0 --snapshot a --unit center --trusted-slb slb.example",
+            "write it as 10.0.0.5 or 10.0.0.0/24.",
         ),
         ("run --bind 127.0.0.1:0 --snapshot a --unit center --proxy-protocol", "needs --trusted-slb"),
         (
