@@ -60,7 +60,7 @@ class ForwardedOpening(Opening):
             self._abandon("client_gone")
             return False
         except InvalidProxyHeader as error:
-            sentence = f"This load balancer must begin each connection with a PROXY header, but {error}."
+            sentence = f"This load balancer must begin each connection with a PROXY header: {error}."
             self._reject(InvalidHead(400, "proxy_protocol", sentence))
             return False
         self._header_due = False

@@ -65,7 +65,7 @@ def read(data: bytes) -> Proxied | None:
     if data[:1] == _V2_SIGNATURE[:1]:
         return _read_v2(data)
     if not V1_BEGINNING.startswith(data[: len(V1_BEGINNING)]):
-        raise InvalidProxyHeader("it does not begin with a PROXY header")
+        raise InvalidProxyHeader("there is none")
     return _read_v1(data)
 
 
@@ -97,7 +97,7 @@ def _read_v1(data: bytes) -> Proxied | None:
 
 def _read_v2(data: bytes) -> Proxied | None:
     if not data.startswith(_V2_SIGNATURE[: len(data)]):
-        raise InvalidProxyHeader("it does not begin with a PROXY header")
+        raise InvalidProxyHeader("there is none")
     if len(data) < _V2_HEAD_BYTES:
         return None
     command, family = data[12], data[13]

@@ -220,15 +220,20 @@ def test_a_health_check_by_proxy_protocol_is_answered(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    "begin", [handshake_head(router_id=1111), b"PROXY TCP4 nonsense\r\n", b"\x16\x03\x01"]
+    ("begin", "problem"),
+    [
+        (handshake_head(router_id=1111), b"there is none"),
+        (b"PROXY TCP4 nonsense\r\n", b"its PROXY line is malformed"),
+        (b"\x16\x03\x01", b"there is none"),
+    ],
 )
 def test_a_trusted_balancer_that_sends_no_proxy_header_is_refused_without_a_reset(
-    make: Make, begin: bytes
+    make: Make, begin: bytes, problem: bytes
 ) -> None:
     worker = make(proxy_protocol=True)
     client, response = worker.ask(begin)
     assert response.status == 400
-    assert b"must begin each connection with a PROXY header" in client.body(response)
+    assert b"must begin each connection with a PROXY header: " + problem in client.body(response)
     worker.agent.stats(lambda said: said["counters"].get("invalid_proxy_protocol") == 1)
 
 
