@@ -162,7 +162,8 @@ def test_without_a_default_another_name_is_refused_by_an_alert(
         client.shake_hands()
     assert client.sock.recv(1) == b""
     client.close()
-    assert logged(tmp_path, "tls_failed")["decision"] == "invalid"
+    entry = logged(tmp_path, "tls_failed")
+    assert (entry["decision"], entry["path"]) == ("invalid", "UNRECOGNIZED_NAME")
     until_nobody_is_left(worker)
 
 
