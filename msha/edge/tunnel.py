@@ -10,6 +10,7 @@ import struct
 import time
 from collections.abc import Sequence
 from enum import StrEnum
+from fcntl import ioctl
 from typing import TYPE_CHECKING
 
 from msha.edge.frames import FrameTracker, close_frame, masked_close_frame, transparent
@@ -51,6 +52,11 @@ _PING = b"\x89\0"
 _WITH_FIN = socket.MSG_MORE
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+#: How much of what a socket was given has not been put on the wire (``linux/sockios.h``).
+_SIOCOUTQNSD = 0x894B
+_NO_COUNT = bytes(4)
+_TCP_CLOSE = 7
 
 # What has happened to a session, as bits.
 _CLIENT_HUNG_UP = 1  # a FIN or RST of the client is there or on its way through the receive buffer
@@ -462,11 +468,16 @@ class Tunnel:
 
     def _client_lost(self) -> None:
         """The client is gone without a proper end; there is nobody to send to."""
-        self._state |= _CLIENT_ENDED | _CLIENT_SHUT | _UP_CUT | _DOWN_CUT
         self._to_client = b""
         if self.ended_by is None:
             self.ended_by = EndedBy.CLIENT
-        self.abort(reset=False)
+        if self._state & _CLOSING and not self._state & (_UP_CUT | _FINISHED) and self._up.between:
+            self._put_close_up()
+        self._state |= _CLIENT_ENDED | _CLIENT_SHUT | _UP_CUT | _DOWN_CUT
+        if self._state & _CLOSING:
+            self._settle()  # the back-source may still be at work for it
+        else:
+            self.abort(reset=False)
 
     # Ending it
 
@@ -540,12 +551,22 @@ class Tunnel:
             self._state |= _SERVER_SHUT
             _shut_down(self._server)
         if self._state & _NOTHING_LEFT == _NOTHING_LEFT:
-            # Nothing of the back-source's can reach the client any more, nor of the client's the back-source.
+            # Nothing of the back-source's can reach the client any more, nor of the client's the back-source;
+            # but for what waits in the kernel, which the deadline of a Close throws away.
             if not self._state & _GONE:
+                if self._state & _CLOSING and self._something_waits:
+                    return
                 self._state |= _GONE
                 self._sessions.remove(self)
             if self._state & _CLIENT_ENDED:
                 self.abort(reset=False)
+
+    @property
+    def _something_waits(self) -> bool:
+        """Whether what one peer said has still to go to the other, from here or from the kernel."""
+        if self._to_server or (self.bytes_up and _unsent(self._server)):
+            return True
+        return _unsent(self._client)
 
     @property
     def _said_goodbye(self) -> bool:
@@ -559,16 +580,16 @@ class Tunnel:
         """Both sockets are closed now.
 
         Args:
-            reset: what still waits in the kernel for the client is thrown away, so that it cannot hear of
-                this session after it has been served elsewhere.
+            reset: what still waits in the kernel is thrown away, so that the client cannot hear of this
+                session after it has been served elsewhere, nor the back-source of the client.
         """
         if self._state & _FINISHED:
             return
         if reset and not self._state & _GONE:
-            try:
-                self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            except OSError:
-                pass  # it is gone already
+            if not self._state & _CLIENT_SHUT or _unsent(self._client):
+                _reset_on_close(self._client)
+            if self._to_server or _unsent(self._server):
+                _reset_on_close(self._server)
         self._state |= _FINISHED
         reactor = self._sessions.reactor
         reactor.close(self._client)
@@ -577,6 +598,24 @@ class Tunnel:
             self._state |= _GONE
             self._sessions.remove(self)
         self._sessions.finished(self)
+
+
+def _unsent(sock: socket.SocketType) -> bool:
+    """Whether something waits in the kernel that the peer has no room for, or the way to it."""
+    try:
+        if ioctl(sock, _SIOCOUTQNSD, _NO_COUNT) == _NO_COUNT:
+            return False
+        # What was not sent before a reset is still counted.
+        return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] != _TCP_CLOSE
+    except OSError:
+        return False
+
+
+def _reset_on_close(sock: socket.SocketType) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    except OSError:
+        pass  # it is gone already
 
 
 def _shut_down(sock: socket.SocketType) -> None:

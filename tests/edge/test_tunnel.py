@@ -456,6 +456,77 @@ def test_nothing_of_either_peer_passes_after_the_close(worker: EdgeWorker, back_
     drained(worker)
 
 
+def test_what_the_kernel_has_for_a_client_that_does_not_read_does_not_arrive_after_the_session_is_gone(
+    worker: EdgeWorker, back_source: BackSource
+) -> None:
+    client, session = worker.open(back_source, receive_buffer=8_192)
+    session.send(frame(b"x" * MEBIBYTE, 2))
+    assert worker.worker is not None
+    (tunnel,) = worker.worker.sessions
+    eventually(lambda: tunnel.bytes_down > MEBIBYTE and not tunnel.waiting_bytes, "the kernel has all of it")
+    freeze(worker, back_source)
+    expect_close_at_back_source(session)
+    session.close()
+    drained(worker)
+    with pytest.raises(ConnectionResetError):
+        client.read(MEBIBYTE)
+
+
+def test_a_client_that_reads_slowly_but_reads_gets_its_close_before_the_session_is_gone(
+    worker: EdgeWorker, back_source: BackSource
+) -> None:
+    client, session = worker.open(back_source, receive_buffer=8_192)
+    session.send(frame(b"x" * MEBIBYTE, 2))
+    freeze(worker, back_source)
+    expect_close_at_back_source(session)
+    session.close()
+    assert worker.agent.hears_nothing_of("drained", 0.1)
+    assert client.read_frame().payload == b"x" * MEBIBYTE
+    assert client.read_frame().close_code == 1012
+    assert client.ended()
+    client.close()
+    drained(worker)
+    worker.agent.stats(lambda said: "close_aborted" not in said["counters"])
+
+
+@pytest.mark.parametrize("half_closed", [True, False])
+def test_what_waits_for_a_back_source_does_not_arrive_after_the_session_is_gone(
+    bare_worker: EdgeWorker, half_closed: bool
+) -> None:
+    back_source = BackSource()
+    back_source.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
+    bare_worker.apply(make_config({"center": [back_source.address]}), make_rule())
+    bare_worker.listen()
+    client, session = bare_worker.open(back_source)
+    flood = Flood(client, frame(b"x" * 1_000, 2, mask=b"abcd"))
+    eventually(flood.stalled, "the client is stopped")
+    if half_closed:
+        session.half_close()
+        assert client.ended()
+    freeze(bare_worker, back_source)
+    drained(bare_worker)
+    with pytest.raises(ConnectionResetError):
+        session.read_to_end()
+    flood.join()
+    client.close()
+    back_source.close()
+
+
+def test_a_reset_of_its_client_does_not_hurry_a_back_source_that_was_sent_a_close(
+    worker: EdgeWorker, back_source: BackSource
+) -> None:
+    client, session = worker.open(back_source)
+    client.send(frame(b"x" * 100, mask=b"abcd")[:50])
+    assert session.read(50)
+    freeze(worker, back_source)
+    expect_close_at_client(client)
+    client.reset()
+    assert worker.agent.hears_nothing_of("drained", 0.25)
+    assert session.ended()  # inside a frame there is no place for a Close
+    session.close()
+    drained(worker)
+
+
 def test_a_session_that_is_closing_by_itself_gets_no_second_close(
     worker: EdgeWorker, back_source: BackSource
 ) -> None:
