@@ -295,7 +295,10 @@ class Reactor:
                 self._failed(endpoint, error)
         self._in_batch = False
         for sock in self._closed:
-            sock.close()
+            try:
+                sock.close()
+            except Exception:
+                log.exception("connection_failed", endpoint=type(sock).__name__)
         self._closed.clear()
 
     def _turns(self) -> None:

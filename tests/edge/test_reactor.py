@@ -13,12 +13,12 @@ from msha.edge.reactor import INPUT, DeadlineQueue, Reactor
 class Memory:
     """An endpoint that remembers what it was told, and does what the test says on its first event."""
 
-    def __init__(self, react: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, react: Callable[[], object] = lambda: None) -> None:
         self.events: list[int] = []
         self.late = 0
         self.turns = 0
         self.aborted = False
-        self._react: Callable[[], None] | None = react
+        self._react: Callable[[], object] | None = react
 
     def on_event(self, descriptor: int, events: int) -> None:
         """Remember it."""
@@ -147,6 +147,26 @@ def test_an_error_while_letting_go_does_not_cost_the_others_their_events(pairs: 
     run(scene)
 
 
+def test_an_error_while_a_socket_is_closed_does_not_end_the_loop(pairs: Pairs) -> None:
+    class Unclosable(socket.SocketType):
+        def close(self) -> None:
+            super().close()
+            raise RuntimeError("an error of ours")
+
+    def scene(reactor: Stage) -> None:
+        (ours, theirs), (other, _) = pairs(), pairs()
+        bad = Unclosable(ours.family, ours.type, 0, ours.detach())
+        reactor.watch(other.fileno(), Memory())
+        memory = Memory(lambda: (reactor.close(bad), reactor.close(other)))
+        reactor.watch(bad.fileno(), memory)
+        theirs.send(b"x")
+        reactor.run_for(0.05)
+        assert bad.fileno() == other.fileno() == -1
+        assert len(reactor) == 0
+
+    run(scene)
+
+
 def test_an_error_in_a_tick_does_not_cost_the_others_theirs() -> None:
     def scene(reactor: Stage) -> None:
         def fail(now: float) -> None:
@@ -174,11 +194,11 @@ def test_thousands_of_deadlines_at_once_leave_turns_to_others() -> None:
         queue = reactor.deadlines(0.05)
         for _ in range(1000):
             queue.add(Late())
-        while len(met) < 1000 and turn < 1_000_000:
+        while len(met) < 1000 and turn < 1000:
             turn += 1
-            reactor.run_for(0)
+            reactor.turn()
         assert len(met) == 1000
-        assert max(Counter(met).values()) <= 100
+        assert max(Counter(met).values()) <= 200  # some of them at a tick in the same turn
 
     run(scene)
 

@@ -1,12 +1,11 @@
 """The waiting room with handshakes that only remember."""
 
-import asyncio
 import time
 from collections import Counter
 
 from msha.edge.reactor import Reactor
 from msha.edge.waiting import WaitingRoom
-from tests.edge.test_reactor import run
+from tests.edge.test_reactor import Stage, run
 
 
 class Handshake:
@@ -29,34 +28,34 @@ class Handshake:
         self._told.append(("aborted", self._turn[0]))
 
 
-async def all_told(told: list[tuple[str, int]], turn: list[int], count: int) -> None:
-    """So many were told something before the deadline."""
+def told_in_the_end(reactor: Reactor, told: list[tuple[str, int]], turn: list[int], count: int) -> None:
+    """So many are told something before the deadline."""
     deadline = time.monotonic() + 5
     while len(told) < count:
         assert time.monotonic() < deadline, f"only {len(told)} were told"
         turn[0] += 1
-        await asyncio.sleep(0)
+        reactor.turn()
 
 
 def test_thousands_whose_time_is_over_at_once_leave_turns_to_others() -> None:
-    async def scene(reactor: Reactor) -> None:
+    def scene(reactor: Stage) -> None:
         told: list[tuple[str, int]] = []
         turn = [0]
         room = WaitingRoom(reactor)
         for _ in range(1000):
             room.hold(Handshake(told, turn), time.monotonic() + 0.05)
-        await all_told(told, turn, 1000)
+        told_in_the_end(reactor, told, turn, 1000)
         assert {what for what, _ in told} == {"over"}
         assert max(Counter(when for _, when in told).values()) <= 100
         assert len(room) == 0
-        await asyncio.sleep(0.25)
+        reactor.run_for(0.25)
         assert len(told) == 1000
 
     run(scene)
 
 
 def test_whoever_is_sent_away_does_not_decide_any_more() -> None:
-    async def scene(reactor: Reactor) -> None:
+    def scene(reactor: Stage) -> None:
         told: list[tuple[str, int]] = []
         turn = [0]
         room = WaitingRoom(reactor)
@@ -64,14 +63,14 @@ def test_whoever_is_sent_away_does_not_decide_any_more() -> None:
             room.hold(Handshake(told, turn), time.monotonic() + 5)
         room.wake()
         room.empty()
-        await all_told(told, turn, 250)
+        told_in_the_end(reactor, told, turn, 250)
         assert {what for what, _ in told} == {"over"}
 
     run(scene)
 
 
 def test_whoever_leaves_meanwhile_is_told_nothing() -> None:
-    async def scene(reactor: Reactor) -> None:
+    def scene(reactor: Stage) -> None:
         told: list[tuple[str, int]] = []
         turn = [0]
         room = WaitingRoom(reactor)
@@ -80,8 +79,8 @@ def test_whoever_leaves_meanwhile_is_told_nothing() -> None:
             room.hold(handshake, time.monotonic() + 5)
         room.empty()
         room.leave(handshakes[-1])
-        await all_told(told, turn, 249)
-        await asyncio.sleep(0.01)
+        told_in_the_end(reactor, told, turn, 249)
+        reactor.run_for(0.05)
         assert len(told) == 249
 
     run(scene)
