@@ -73,7 +73,11 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m msha.edge", description="An edge node: steers WebSocket handshakes by unit."
     )
     commands = top.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    run = commands.add_parser("run", help="serve until SIGTERM")
+    run = commands.add_parser(
+        "run",
+        help="serve until SIGTERM",
+        epilog="Limits are set by MSHA_EDGE_* in the environment; docs/edge.md has the table.",
+    )
     run.add_argument("--bind", required=True, metavar="HOST:PORT", help="where clients connect; port 0: any")
     source = run.add_mutually_exclusive_group(required=True)
     source.add_argument("--control", metavar="URL", help="the console, such as ws://console.example:8000")
@@ -84,7 +88,9 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--state-dir", type=Path, metavar="DIR", help="default: $STATE_DIRECTORY or ./.msha-edge"
     )
-    run.add_argument("--drain-s", type=_seconds, default=30.0, metavar="S", help="how long a drain may take")
+    run.add_argument(
+        "--drain-s", type=_seconds, default=30.0, metavar="S", help="how long a drain may take; default: 30"
+    )
     run.add_argument(
         "--leave-on-exit", action="store_true", help="SIGTERM leaves for good: no restart by file"
     )
@@ -120,7 +126,7 @@ def parser() -> argparse.ArgumentParser:
     gone = commands.add_parser(
         "leave", help="leave for good: the node counts no more and needs a new enrolment"
     )
-    gone.add_argument("--state-dir", type=Path, required=True, metavar="DIR")
+    gone.add_argument("--state-dir", type=Path, required=True, metavar="DIR", help="that of the node")
     gone.add_argument(
         "--drain-s", type=_seconds, default=None, metavar="S", help="how long a drain may take from now on"
     )
@@ -258,7 +264,7 @@ def _run_from_file(options: argparse.Namespace, host: str, port: int) -> int:
     try:
         first = read_snapshot(options.snapshot, options.unit)
     except InvalidSnapshot as error:
-        raise UsageError(f"The snapshot cannot be served: {error}.") from error
+        raise UsageError(f"The snapshot {options.snapshot} cannot be served: {error}.") from error
     directory = StateDirectory.open(options.state_dir.absolute()) if options.state_dir else None
     inherited = (directory.lock_fd,) if directory else ()
     try:

@@ -31,10 +31,10 @@ def read_snapshot(path: Path, unit: str) -> tuple[Snapshot, bytes]:
     try:
         body = path.read_bytes().rstrip(b"\n")
     except OSError as error:
-        raise InvalidSnapshot(str(path), f"cannot be read ({error.strerror})") from error
+        raise InvalidSnapshot("file", f"cannot be read ({error.strerror})") from error
     snapshot = load(body)
     if unit not in snapshot.units:
-        raise InvalidSnapshot(str(path), f"has no unit {unit!r}; it knows {', '.join(snapshot.units)}")
+        raise InvalidSnapshot("document", f"has no unit {unit!r}; it knows {', '.join(snapshot.units)}")
     return snapshot, body
 
 

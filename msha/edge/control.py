@@ -104,7 +104,7 @@ def control_url(text: str) -> str:
     except ValueError:
         port = 0
     if scheme is None or not parts.hostname or port == 0 or parts.query or parts.fragment:
-        raise InvalidControl(f"{text!r} is not the address of a console such as ws://console.example:8000")
+        raise InvalidControl(f"{text!r} is not the address of a console such as ws://console.example:8000.")
     path = parts.path if parts.path.strip("/") else "/control/"
     return urlunsplit((scheme, parts.netloc, path, "", ""))
 

@@ -1,5 +1,6 @@
 """``python -m msha.edge`` as operators and supervisors meet it: usage, exit codes, the snapshot file."""
 
+import re
 import signal
 import socket
 import sys
@@ -102,17 +103,30 @@ def test_a_usage_error_is_one_sentence_and_exit_code_2(
     assert told.count("\n") == 1
 
 
+def test_the_table_of_options_names_every_option_and_nothing_else() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "edge.md").read_text()
+    table = page.partition("| option | default |")[2].partition("\n\n")[0]
+    documented = {
+        name for row in table.splitlines() for name in re.findall(r"--[a-z][a-z-]+", row.split(" | ")[0])
+    }
+    commands = next(action for action in edge.parser()._actions if isinstance(action.choices, dict))
+    assert isinstance(commands.choices, dict)
+    known = commands.choices["run"]._option_string_actions
+    assert documented == {name for name in known if name.startswith("--")} - {"--help"}
+
+
 def test_a_snapshot_that_does_not_know_the_unit_is_refused(
     capfd: pytest.CaptureFixture[str], file: Path
 ) -> None:
     words = ["run", "--bind", "127.0.0.1:0", "--snapshot", str(file), "--unit", "nowhere"]
-    assert "it knows center, unbj" in usage(capfd, *words)
+    sentence = "cannot be served: document: has no unit 'nowhere'; it knows center, unbj.\n"
+    assert usage(capfd, *words) == f"The snapshot {file} {sentence}"
 
 
 def test_a_file_that_is_no_snapshot_is_refused(capfd: pytest.CaptureFixture[str], file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
     words = ["run", "--bind", "127.0.0.1:0", "--snapshot", str(file), "--unit", "center"]
-    assert "is not JSON" in usage(capfd, *words)
+    assert f"The snapshot {file} cannot be served: document: is not JSON" in usage(capfd, *words)
 
 
 @pytest.mark.parametrize(
