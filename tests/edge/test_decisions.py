@@ -40,6 +40,27 @@ def test_an_id_of_another_unit_is_redirected_there(worker: EdgeWorker) -> None:
     assert client.ended()
 
 
+@pytest.mark.parametrize("host", ["WebSocket.TEST", "websocket.test:9999", "WEBSOCKET.test.:80"])
+def test_a_host_is_known_without_case_and_port_and_the_location_has_the_configured_name(
+    worker: EdgeWorker, host: str
+) -> None:
+    _, response = worker.ask(handshake_head(host, router_id=7000))
+    assert response.headers["location"] == "http://unbj.websocket.test:8102/"
+
+
+def test_a_unit_type_that_is_named_decides_by_its_own_rule(
+    bare_worker: EdgeWorker, back_source: BackSource
+) -> None:
+    rule = make_rule()
+    rule["unit_types"].append({**rule["unit_types"][0], "name": "other", "ranges": {"unbj": ["0~9999"]}})
+    bare_worker.apply(make_config({"center": [back_source.address]}), rule)
+    bare_worker.listen()
+    assert bare_worker.ask(handshake_head(router_id=5, extra="unitType: other\r\n"))[1].status == 302
+    client = bare_worker.connect()
+    client.send(handshake_head(router_id=5))  # the default of the namespace
+    assert back_source.take().request_line.startswith("GET / ")
+
+
 def test_an_id_that_came_by_cookie_travels_in_the_query(worker: EdgeWorker) -> None:
     _, response = worker.ask(handshake_head(target="/chat", extra="Cookie: a=b; routerId=7000\r\n"))
     assert response.headers["location"] == "http://unbj.websocket.test:8102/chat?routerId=7000"
