@@ -4,8 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.support.servers import postgres_server, redis_server
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loggers_that_can_be_heard() -> None:
+    """A logger that keeps how it was configured when a test first used it says nothing to a later one."""
+    structlog.configure(cache_logger_on_first_use=False)
 
 
 @pytest.fixture(scope="session")
