@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from msha.remote import Call, Refusal, common_options
+from msha.remote import Call, Refusal, common_options, say
 
 
 @click.group()
@@ -16,7 +16,12 @@ def node() -> None:
 @node.command()
 @click.argument("name")
 @click.option("--unit", required=True, metavar="CODE", help="The unit that the node will serve, for ever.")
-@click.option("--cluster", default="", metavar="NAME", help="The unit's cluster that it belongs to.")
+@click.option(
+    "--cluster",
+    default="",
+    metavar="NAME",
+    help="The unit's cluster that it belongs to; without one no cutover counts on it.",
+)
 @click.option(
     "--token-file", type=click.Path(path_type=Path, dir_okay=False), required=True,
     help="Where the node's token goes; the file must not exist.",
@@ -46,6 +51,8 @@ def add(call: Call, name: str, unit: str, cluster: str, token_file: Path) -> Non
         os.close(descriptor)
         if registered is None:
             token_file.unlink()
+    if not cluster:
+        say(f"Node {name} belongs to no cluster, so no cutover counts on it. Choose its cluster on its page.")
     call.show(
         {**registered, "token_file": str(token_file)},
         f"Node {name} of unit {unit} is registered; {token_file} has its token.",

@@ -210,6 +210,25 @@ def test_a_node_is_registered_and_its_token_stored_for_its_owner_alone(
     assert "already has one with this name" in taken.stderr
 
 
+def test_a_node_without_a_cluster_is_registered_with_a_warning(
+    console: LiveConsole, space: str, tmp_path: Path
+) -> None:
+    words = [
+        "node",
+        "add",
+        "edge-8",
+        "-n",
+        space,
+        "--unit",
+        "center",
+        "--token-file",
+        str(tmp_path / "token"),
+    ]
+    done = console.mshactl(*words)
+    assert done.returncode == 0
+    assert "edge-8 belongs to no cluster, so no cutover counts on it." in done.stderr
+
+
 def test_a_file_that_is_not_there_is_misuse(console: LiveConsole, tmp_path: Path) -> None:
     missing = console.mshactl("apply", "-f", str(tmp_path / "none.yaml"))
     assert missing.returncode == 2
