@@ -13,7 +13,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count, islice
 from typing import Protocol
 
@@ -77,6 +77,9 @@ class DeadlineQueue:
 
     def __len__(self) -> int:
         return len(self._due)
+
+    def __iter__(self) -> Iterator[Expiring]:
+        return iter(self._due)
 
     def add(self, endpoint: Expiring) -> None:
         """Give the endpoint its full time from now on."""

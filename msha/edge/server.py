@@ -117,6 +117,12 @@ class Shell:
             os.close(self._reserve)
             self._reserve = -1
 
+    def drop_openings(self, reason: str) -> None:
+        """No handshake that is under way opens a tunnel; whoever has sent half a head is under way, too."""
+        for opening in [*self.sessions.half_open, *self.head_deadlines]:
+            assert isinstance(opening, Opening)
+            opening.drop(reason)
+
     def run_dry(self) -> None:
         """The listeners take what is on its way to them and nothing new; others listen on the ports."""
         for listener in self._listeners.values():

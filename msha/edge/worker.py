@@ -320,8 +320,7 @@ class Worker:
 
     def _close_all(self, reason: str, code: int) -> None:
         self.sessions.close(list(self.sessions), lambda _: reason, code)
-        for opening in list(self.sessions.half_open):
-            opening.drop("edge_closing")
+        self.shell.drop_openings("edge_closing")
 
     # What happens meanwhile
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from msha.steering.snapshot import load
+from tests.edge.test_tunnel import eventually
 from tests.support.edge_worker import (
     Agent,
     EdgeWorker,
@@ -349,6 +350,27 @@ def test_parking_closes_listener_and_sessions_and_says_so(
         worker.connect()
     worker.listen()
     worker.open(back_source, 5)
+
+
+def test_whoever_has_sent_half_a_head_opens_nothing_at_a_parked_edge(
+    bare_worker: EdgeWorker, back_source: BackSource
+) -> None:
+    bare_worker.apply(make_config({"center": [back_source.address]}), make_rule())
+    bare_worker.listen()
+    head = handshake_head(router_id=5)
+    clients = [bare_worker.connect() for _ in range(3)]
+    for client in clients:
+        client.send(head[:40])
+    assert bare_worker.worker is not None
+    shell = bare_worker.worker.shell
+    eventually(lambda: shell.clients == 3, "the heads have begun")
+    bare_worker.agent.say("park")
+    bare_worker.agent.hear("parked")
+    for client in clients:
+        client.send(head[40:])
+        assert client.ended()
+    assert back_source.idle()
+    eventually(lambda: not shell.connections, "nobody is left")
 
 
 def test_close_all_closes_all_and_goes_on_listening(worker: EdgeWorker, back_source: BackSource) -> None:
