@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import signal
 import socket
@@ -148,7 +149,9 @@ def reserve(host: str, port: int, *, shared: bool = False) -> socket.socket:
             reserved.close()
             raise
     except OSError as error:
-        raise InvalidBind(format_address(host, port), f"{error.strerror}.") from error
+        advice = " End what listens there, or follow that edge with --take-over."
+        problem = f"{error.strerror}.{advice if error.errno == errno.EADDRINUSE else ''}"
+        raise InvalidBind(format_address(host, port), problem) from error
     return reserved
 
 
