@@ -142,7 +142,7 @@ def test_a_port_where_another_program_listens_is_refused_although_ports_may_be_s
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         other.bind(("127.0.0.1", 0))
         other.listen()
-        with pytest.raises(InvalidBind, match="Address already in use. End what listens there"):
+        with pytest.raises(InvalidBind, match=r"Address already in use\. End what listens there"):
             reserve(*other.getsockname())
 
 
