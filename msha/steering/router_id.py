@@ -4,6 +4,7 @@ The first source that carries a value wins; two different values in one source a
 everything but ASCII digits after the transforms.
 """
 
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,11 @@ from msha.steering.ranges import KeySpace
 #: A routerId is never longer than this before the transforms; protects ``int()`` and the logs.
 VALUE_LENGTH_LIMIT = 128
 
+#: So long it can be percent-encoded: four bytes of UTF-8 for a character, three characters for a byte.
+_ENCODED_LIMIT = 12 * VALUE_LENGTH_LIMIT
+
+#: In one query, the same routerId may be encoded differently so often.
+_SPELLINGS_LIMIT = 8
 
 Headers = Sequence[tuple[bytes, bytes]]
 
@@ -220,7 +226,7 @@ class RouterIdReader:
 
     def _number(self, text: str) -> int:
         if len(text) > VALUE_LENGTH_LIMIT:
-            raise Unusable(f"is longer than {VALUE_LENGTH_LIMIT} characters")
+            raise _too_long()
         if text.isascii() and text.isdigit() and self._divisor is not None:
             number = int(text) % self._divisor if self._divisor else int(text)
         else:
@@ -290,6 +296,38 @@ def _one(texts: Iterable[str]) -> str | None:
     return found
 
 
+def _decoded(text: str, decode: Callable[[str], str]) -> str:
+    if len(text) > _ENCODED_LIMIT:
+        raise _too_long()
+    return decode(text)
+
+
+def _too_long() -> Unusable:
+    return Unusable(f"is longer than {VALUE_LENGTH_LIMIT} characters")
+
+
+class Parameter:
+    """One parameter of a query: ``name=value`` between ampersands, both percent-encoded or not.
+
+    A pattern finds it, because a query may be as long as a head, and to decode thousands of other names in
+    it would stop a worker for longer than all the rest of the handshake takes.
+    """
+
+    __slots__ = ("_find", "_name")
+
+    def __init__(self, name: str) -> None:
+        spelled = "".join(f"(?:{re.escape(char)}|%(?i:{ord(char):02x}))" for char in name)
+        self._name = name
+        self._find = re.compile(f"&{spelled}(?:=([^&]*)|(?=&)|\\Z)").findall
+
+    def values(self, query: str) -> Sequence[str]:
+        """Every value that it has, as it stands there; empty where it stands without one."""
+        if self._name not in query and "%" not in query:
+            return ()
+        found: list[str] = self._find(f"&{query}")
+        return found
+
+
 def _header_finder(name: str) -> Finder:
     wanted = name.lower().encode("latin-1")
 
@@ -303,26 +341,28 @@ def _header_finder(name: str) -> Finder:
 
 
 def _query_finder(name: str) -> Finder:
-    def texts(query: str) -> Iterator[str]:
-        for pair in query.split("&"):
-            key, _, value = pair.partition("=")
-            if key == name or ("%" in key and unquote_plus(key) == name):
-                yield unquote_plus(value)
+    parameter = Parameter(name)
 
     def find(request: Request) -> str | None:
-        query = request.query
-        return _one(texts(query)) if name in query or "%" in query else None
+        values = parameter.values(request.query)
+        if len(values) < 2:
+            return _decoded(values[0], unquote_plus) if values else None
+        different = tuple(dict.fromkeys(values))
+        found = _one(_decoded(value, unquote_plus) for value in different[: _SPELLINGS_LIMIT + 1])
+        if len(different) > _SPELLINGS_LIMIT:
+            raise Unusable(f"is spelled in more than {_SPELLINGS_LIMIT} ways")
+        return found
 
     return find
 
 
 def _cookie_finder(name: str) -> Finder:
+    values = re.compile(f"(?:^|;)[ \\t]*{re.escape(name)}=([^;]*)").findall
+
     def texts(request: Request) -> Iterator[str]:
         for value in request.values(b"cookie"):
-            for pair in value.decode("latin-1").split(";"):
-                cookie, separator, text = pair.strip(" \t").partition("=")
-                if separator and cookie == name:
-                    yield text.strip('"')
+            for text in values(value.decode("latin-1")):
+                yield text.rstrip(" \t").strip('"')
 
     def find(request: Request) -> str | None:
         return _one(texts(request)) if b"cookie" in request.fields else None
@@ -334,8 +374,10 @@ def _path_finder(name: str) -> Finder:
     index = int(name)
 
     def find(request: Request) -> str | None:
-        segments = request.path.split("/")
-        return unquote(segments[index]) if index < len(segments) and segments[index] else None
+        segments = request.path.split("/", index + 1)
+        if index >= len(segments) or not segments[index]:
+            return None
+        return _decoded(segments[index], unquote)
 
     return find
 

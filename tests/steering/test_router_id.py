@@ -1,6 +1,9 @@
 """Where the routerId is found, and what is refused instead of guessed."""
 
+import time
 import zlib
+from itertools import product
+from urllib.parse import unquote_plus
 
 import pytest
 from hypothesis import given
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 
 from msha.steering.errors import InvalidRouterId, InvalidSource
 from msha.steering.ranges import KeySpace
-from msha.steering.router_id import Request, RouterIdReader, parse_sources, parse_transforms
+from msha.steering.router_id import Parameter, Request, RouterIdReader, parse_sources, parse_transforms
 
 SPACE = KeySpace()
 
@@ -53,6 +56,78 @@ def test_anything_but_digits_in_the_key_space_is_refused(value: str) -> None:
     target = f"/?routerId={value}"
     with pytest.raises(InvalidRouterId, match="query routerId"):
         ALL.read(Request("h", "/", target[2:]))
+
+
+def spelled(text: str) -> st.SearchStrategy[str]:
+    """The text with any of its characters percent-encoded."""
+    ways = [st.sampled_from([char, f"%{ord(char):02x}", f"%{ord(char):02X}"]) for char in text]
+    return st.tuples(*ways).map("".join)
+
+
+PAIRS = st.one_of(
+    st.builds("{}={}".format, spelled("r.I"), spelled("17")),
+    spelled("r.I"),
+    st.builds("{}={}".format, spelled("xr.I"), spelled("9")),
+    st.text("r.I=%72;+ &", max_size=8),
+)
+
+
+@given(st.lists(PAIRS, max_size=6).map("&".join))
+def test_a_parameter_is_found_as_if_every_name_were_decoded(query: str) -> None:
+    pairs = [pair.partition("=") for pair in query.split("&")]
+    naive = [value for name, _, value in pairs if unquote_plus(name) == "r.I" or name == "r.I"]
+    assert list(Parameter("r.I").values(query)) == naive
+
+
+ONLY_COOKIE = reader([{"cookie": "rI"}], [{"hash": "crc32"}, {"modulo": 10_000}])
+
+
+@given(st.lists(st.text('rI="7 \t', max_size=8), max_size=6).map(";".join))
+def test_a_cookie_is_found_as_if_every_pair_were_taken_apart(cookies: str) -> None:
+    pairs = [pair.strip(" \t").partition("=") for pair in cookies.split(";")]
+    naive = {value.strip('"') for name, equals, value in pairs if equals and name == "rI"}
+    request = Request.of("h", "/", {"Cookie": cookies})
+    if len(naive) > 1:
+        with pytest.raises(InvalidRouterId, match="two different values"):
+            ONLY_COOKIE.read(request)
+    else:
+        found = ONLY_COOKIE.read(request)
+        assert naive == (set() if found is None else {found.text})
+
+
+def test_an_id_may_be_spelled_in_some_ways_but_not_in_any_number() -> None:
+    ways = ["".join(chars) for chars in product(("1", "%31"), repeat=4)]
+    found = ALL.read(Request("h", "/", "&".join(f"routerId={way}" for way in ways[:8])))
+    assert found is not None
+    assert found.value == 1111
+    with pytest.raises(InvalidRouterId, match="more than 8 ways"):
+        ALL.read(Request("h", "/", "&".join(f"routerId={way}" for way in ways)))
+
+
+#: Heads that are long, and made of what is looked at one by one.
+LONG = [
+    ("%&" * 8_000, ""),
+    ("%72outerId=1&" * 1_200, ""),
+    ("%61=1&" * 2_600, ""),
+    ("&" * 16_000, ""),
+    ("routerId=" + "%31" * 5_000, ""),
+    ("", ";" * 16_000),
+    ("", "routerId =1;" * 1_300),
+]
+
+
+@pytest.mark.parametrize(("query", "cookie"), LONG, ids=range(len(LONG)))
+def test_a_long_request_does_not_cost_more_than_its_length(query: str, cookie: str) -> None:
+    request = Request.of("h", f"/?{query}", {"Cookie": cookie} if cookie else {})
+    best_s = 1.0
+    for _ in range(5):
+        began = time.process_time()
+        try:
+            ALL.read(request)
+        except InvalidRouterId:
+            pass
+        best_s = min(best_s, time.process_time() - began)
+    assert best_s < 0.0015  # it was up to 14 ms
 
 
 def test_two_different_values_in_one_source_are_refused_and_equal_ones_are_not() -> None:
