@@ -55,6 +55,11 @@ _REQUEST_LINE = re.compile(
     rb"(GET|HEAD) (?=[/HWhw])(?:(?i:https?|wss?)://([^/?# ]*)(?=[/? ]))?"
     rb"(/[!-\"$->@-~]*)?(?:\?([!-\"$-~]*))? HTTP/1\.([01])\r\n"
 )
+#: Whether a comma-separated list has the token; a pattern, because such a list can be as long as a head.
+_TOKEN = {
+    token: re.compile(rb"(?i:(?:^|,)[ \t]*%b[ \t]*(?:,|\Z))" % token).search
+    for token in (b"upgrade", b"websocket")
+}
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}".encode("ascii") for status in HTTPStatus
@@ -540,7 +545,9 @@ def _going_on(head: RequestHead | ResponseHead, goes_on: _GoesOn) -> list[Field]
     fields = [field for field in head.sent if goes_on[field[0]]]
     if head.fields.get(b"connection", b"").lower() == b"upgrade" and b"connection" not in head.repeated:
         return fields
-    listed = {token.strip().lower() for value in _values(head, b"connection") for token in value.split(b",")}
+    named = b",".join(_values(head, b"connection")).lower()
+    # A name has no blanks, so none need be looked for at its ends: there may be thousands of them.
+    listed = set(named.translate(None, b" \t").split(b","))
     listed = {name for name in listed if not name.startswith(b"sec-websocket-")}  # they are the handshake
     return [field for field in fields if field[0].lower() not in listed]
 
@@ -598,6 +605,4 @@ def _names(head: RequestHead | ResponseHead, name: bytes, token: bytes) -> bool:
     first = head.fields.get(name)
     if first is None:
         return False
-    return first.lower() == token or any(
-        token in [item.strip() for item in value.lower().split(b",")] for value in _values(head, name)
-    )
+    return first.lower() == token or any(_TOKEN[token](value) for value in _values(head, name))

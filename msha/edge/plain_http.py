@@ -2,13 +2,13 @@
 
 import json
 from typing import NamedTuple
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import unquote_plus
 
 from msha.edge.handshake import WELL_KNOWN, Field, RequestHead
 from msha.edge.steering import Steering
 from msha.steering.decision import host_key
 from msha.steering.errors import InvalidRouterId
-from msha.steering.router_id import Request, RouterIdReader, Source, SourceKind
+from msha.steering.router_id import Parameter, Request, RouterId, RouterIdReader, Source, SourceKind
 from msha.steering.snapshot import Snapshot, UnitTypeRule
 
 _JSON: Field = (b"content-type", b"application/json")
@@ -17,6 +17,8 @@ _NO_STORE: Field = (b"cache-control", b"no-store")
 _CORS: Field = (b"access-control-allow-origin", b"*")
 
 _ASKED = Source(SourceKind.QUERY, "routerId")
+_HOST, _UNIT_TYPE = Parameter("host"), Parameter("unitType")
+_NAME_LIMIT = 1_024
 _NO_SNAPSHOT = "This edge has no routing snapshot yet."
 
 
@@ -65,20 +67,20 @@ def _location(steering: Steering, query: str, *, secure: bool) -> tuple[int, dic
     snapshot = steering.snapshot
     if snapshot is None:
         return 503, {"error": _NO_SNAPSHOT}
-    asked = dict(parse_qsl(query, keep_blank_values=True))
-    name = _domain_name(snapshot, asked.get("host", ""))
+    name = _domain_name(snapshot, _last(_HOST, query, ""))
     if name is None:
         return 404, {"error": "Name a domain of this edge in the parameter host."}
-    rule = snapshot.unit_types.get(asked.get("unitType", snapshot.default_unit_type))
+    rule = snapshot.unit_types.get(_last(_UNIT_TYPE, query, snapshot.default_unit_type))
     if rule is None:
         return 400, {"error": "The parameter unitType names no unit type of this namespace."}
     router_id: int | None = None
     owner = snapshot.center if rule.untagged == "center" else steering.unit
-    if "routerId" in asked:
-        try:
-            router_id = _read_id(rule, asked["routerId"])
-        except InvalidRouterId as error:
-            return 400, {"error": f"{error}."}
+    try:
+        found = _read_id(rule, query)
+    except InvalidRouterId as error:
+        return 400, {"error": f"{error}."}
+    if found is not None:
+        router_id = found.value
         owner = rule.table.owner(router_id)
     domain = snapshot.hosts[name][0]
     url = f"wss://{domain.tls_authorities[owner]}/" if secure else f"ws://{domain.authorities[owner]}/"
@@ -91,16 +93,20 @@ def _domain_name(snapshot: Snapshot, host: str) -> str | None:
     return entry[0].name if entry else None
 
 
-def _read_id(rule: UnitTypeRule, text: str) -> int:
-    """The routerId of a client that carries this text, wherever it will carry it.
+def _last(parameter: Parameter, query: str, otherwise: str) -> str:
+    """What the query says of a parameter; no name is as long as what is cut off."""
+    values = parameter.values(query)
+    return unquote_plus(values[-1][:_NAME_LIMIT]) if values else otherwise
+
+
+def _read_id(rule: UnitTypeRule, query: str) -> RouterId | None:
+    """The routerId of a client that carries this one, wherever it will carry it.
 
     Raises:
         InvalidRouterId: the text is not usable as one.
     """
     reader = RouterIdReader((_ASKED,), rule.reader.transforms, rule.reader.key_space)
-    found = reader.read(Request("", "/", urlencode({_ASKED.name: text})))
-    assert found is not None
-    return found.value
+    return reader.read(Request("", "/", query))
 
 
 def _sentence(status: int, text: str, *fields: Field) -> Answer:

@@ -277,13 +277,18 @@ UNBJ = ("unbj", "ws://unbj.websocket.test:8102/")
         ({"host": "websocket.test"}, 200, (*CENTER, None)),
         ({"host": "websocket.test", "routerId": "5&x=y"}, 400, None),
         ({"host": "websocket.test", "routerId": ""}, 400, None),
+        ([("host", "other.test"), ("host", "websocket.test"), ("routerId", "5")], 200, (*CENTER, 5)),
+        ([("host", "websocket.test"), ("routerId", "5"), ("routerId", "7000")], 400, None),
         ({"host": "websocket.test", "routerId": "5", "unitType": "no_such"}, 400, None),
         ({"host": "other.test", "routerId": "5"}, 404, None),
         ({"routerId": "5"}, 404, None),
     ],
 )
 def test_locate_tells_a_browser_where_to_connect(
-    worker: EdgeWorker, asked: dict[str, str], status: int, found: tuple[str, str, int | None] | None
+    worker: EdgeWorker,
+    asked: dict[str, str] | list[tuple[str, str]],
+    status: int,
+    found: tuple[str, str, int | None] | None,
 ) -> None:
     response = get(worker, f"/.well-known/msha/locate?{urlencode(asked)}", host="192.0.2.1")
     assert response.status == status
