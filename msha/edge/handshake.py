@@ -86,6 +86,10 @@ _OURS = (b"x-msha-", b"x-forwarded-")
 
 #: Clients choose the names of their fields, so not all can be remembered.
 _REMEMBERED_NAMES = 512
+_REMEMBERED_NAME_BYTES = 64
+
+#: A host name has at most 253 characters; with brackets, a port and a dot at its end it has this many.
+_HOST_LIMIT_BYTES = 262
 
 
 @dataclass(eq=False)
@@ -309,7 +313,8 @@ def _host_of(head: RequestHead, authority: bytes | None) -> str:
         given = b""
     elif b"host" in head.repeated:
         raise InvalidHead(400, "host", "The request must have exactly one Host field.")
-    host = _host(given if authority is None else authority)
+    given = given if authority is None else authority
+    host = _host(given) if len(given) <= _HOST_LIMIT_BYTES else None
     if host is None:
         raise InvalidHead(400, "host", "The Host field is not a host name with an optional port.")
     if not host and head.version == "1.1":
@@ -319,12 +324,15 @@ def _host_of(head: RequestHead, authority: bytes | None) -> str:
 
 def host_in(value: bytes) -> str:
     """The host name, with its port if there is one, that is the whole value; empty if it is none."""
-    return _host(value) or ""
+    return "" if len(value) > _HOST_LIMIT_BYTES else _host(value) or ""
 
 
 @lru_cache(maxsize=1024)
 def _host(given: bytes) -> str | None:
-    """The text of a Host field, empty if it is empty; None if it cannot be a host name with a port."""
+    """The text of a Host field, empty if it is empty; None if it cannot be a host name with a port.
+
+    What comes is remembered, so nothing that is long may come.
+    """
     text = given.decode("latin-1")
     return text if not text or _HOST.fullmatch(text) else None
 
@@ -491,7 +499,9 @@ class _GoesOn(dict[bytes, bool]):
         lower = name.lower()
         # To CGI, and what came after it, "_" and "-" in a name are the same.
         goes_on = lower not in self._dropped and not lower.replace(b"_", b"-").startswith(self._prefixes)
-        if len(self) < _REMEMBERED_NAMES:
+        if len(name) <= _REMEMBERED_NAME_BYTES:
+            if len(self) >= _REMEMBERED_NAMES:
+                self.clear()  # else whoever fills it with nonsense once would make every later head dearer
             self[name] = goes_on
         return goes_on
 

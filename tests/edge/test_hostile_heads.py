@@ -1,6 +1,8 @@
 """Heads that are as long as they may be, and made of what must be looked at one by one."""
 
+import gc
 import time
+import tracemalloc
 from contextlib import suppress
 
 import pytest
@@ -75,3 +77,30 @@ def test_a_long_head_stops_nobody_for_long(name: str) -> None:
         answer(HOSTILE[name])
         best_s = min(best_s, time.process_time() - began)
     assert best_s < 0.003  # it was up to 18 ms
+
+
+def test_long_names_leave_nothing_behind() -> None:
+    def names(number: int) -> None:
+        answer(handshake_head(host=f"{number:05}" + "a" * 8_000))
+        answer(handshake_head(router_id=1111, extra=f"{number:05}{'a' * 8_000}: x\r\n"))
+
+    names(0)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(1, 1_100):
+            names(number)
+        gc.collect()
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert left < 1_000_000  # it was 21 MB
+
+
+def test_whoever_invents_names_does_not_make_those_of_others_dearer() -> None:
+    for number in range(2_000):
+        answer(handshake_head(router_id=1111, extra=f"invented-{number}: x\r\n"))
+    plain = handshake_head(router_id=1111, extra="User-Agent: a\r\nOrigin: b\r\nCookie: c\r\n")
+    head = handshake.parse_request(plain)
+    handshake.back_source_request(head, "/", "127.0.0.1", ())
+    assert all(name in handshake._GOES_UP for name, _ in head.sent)
