@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -19,6 +20,12 @@ log = structlog.get_logger("msha.edge")
 
 #: Connections taken in one turn of the loop; the others wait in the kernel.
 ACCEPTS_PER_TURN = 64
+
+#: So long they are taken in one turn. A TLS handshake, or a head of 16 KiB, takes a millisecond.
+_TAKING_S = 0.01
+
+#: So long a listener that closes takes what waits in the kernel: those who keep coming must not keep it open.
+_CLOSING_S = 1.0
 
 _BACKLOG = 4096
 
@@ -59,7 +66,8 @@ class Listener:
     def close(self) -> None:
         """No further connection is taken. Those that the kernel has taken for us already are served."""
         if self._sock is not None:
-            while self._accept_some():
+            until = time.monotonic() + _CLOSING_S
+            while self._accept_some() and time.monotonic() < until:
                 pass
             sock, self._sock = self._sock, None
             self._shell.reactor.close(sock)
@@ -123,6 +131,7 @@ class Listener:
         accept, family = sock._accept, sock.family  # type: ignore[attr-defined]
         balancers, near_a_limit = shell.balancers, shell.near_a_limit()
         make_opening, make_forwarded = self._spoken
+        until = time.monotonic() + _TAKING_S
         for _ in range(ACCEPTS_PER_TURN):
             try:
                 descriptor, address = accept()
@@ -146,6 +155,8 @@ class Listener:
             except Exception:
                 log.exception("connection_failed", endpoint="Opening")
                 opening.abort()
+            if time.monotonic() > until:
+                break
         return True
 
     def _turn_away(self) -> bool:
