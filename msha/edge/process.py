@@ -112,7 +112,7 @@ def parse_bind(text: str) -> tuple[str, int]:
         ) from None
     if address.version == 6 and not host.startswith("["):
         raise InvalidBind(text, "write an IPv6 address in brackets, such as [::]:8080.")
-    if not colon or not (digits.isascii() and digits.isdigit()) or int(digits[:6]) > 65535:
+    if not colon or not (digits.isascii() and digits.isdigit()) or len(digits) > 5 or int(digits) > 65535:
         raise InvalidBind(text, f"{digits!r} is not a port from 0 to 65535.")
     return str(address), int(digits)
 

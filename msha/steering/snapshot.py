@@ -222,7 +222,7 @@ def load(body: bytes, expected_digest: str | None = None) -> Snapshot:
         raise InvalidSnapshot("digest", f"is {digest[:12]}…, not the expected {expected_digest[:12]}…")
     try:
         document = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidSnapshot("document", f"is not JSON ({error})") from error
     top = _object(document, "document")
     if top.get("schema") != SCHEMA:
@@ -304,7 +304,7 @@ def _check_domains(config: Document, codes: set[str], clusters: Mapping[str, str
             _check_ports(domain.get(key, {}), codes, f"{place}.{key}")
         for unit, cluster in _object(domain.get("clusters", {}), f"{place}.clusters").items():
             _known(unit, codes, f"{place}.clusters")
-            if clusters.get(cluster) != unit:
+            if not isinstance(cluster, str) or clusters.get(cluster) != unit:
                 raise InvalidSnapshot(
                     f"{place}.clusters.{unit}", f"{cluster!r} is not a cluster of unit {unit}"
                 )
@@ -379,7 +379,7 @@ def check_server(value: object, place: str) -> tuple[str, int]:
             else ""
         )
         raise InvalidSnapshot(place, f"{text!r} is not of the form IP:PORT{hint}")
-    if not (digits.isascii() and digits.isdigit()) or not 1 <= int(digits[:6]) <= 65535:
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 5 or not 1 <= int(digits) <= 65535:
         raise InvalidSnapshot(place, f"{text!r}: port {digits!r} is not a number from 1 to 65535")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
@@ -388,6 +388,10 @@ def check_server(value: object, place: str) -> tuple[str, int]:
         raise InvalidSnapshot(place, f"{text!r}: {host!r} is not an IP address") from None
     if (address.version == 6) != (bare != host):
         raise InvalidSnapshot(place, f"{text!r}: write an IPv6 address in brackets, [::1]:8080")
+    if "%" in bare:
+        raise InvalidSnapshot(
+            place, f"{text!r}: write it without the interface, which has another name elsewhere"
+        )
     return bare, int(digits)
 
 
@@ -498,7 +502,12 @@ def _hosts(config: Document) -> dict[str, tuple[DomainEntry, str | None]]:
         uris = sorted(domain.get("uris", []), key=lambda uri: -len(uri["path"]))
         routes = {
             code: tuple(
-                Route(domain["name"], uri["path"], tuple(uri["back_sources"].get(code, ())), uri["balance"])
+                Route(
+                    domain["name"],
+                    uri["path"],
+                    tuple(uri.get("back_sources", {}).get(code, ())),
+                    uri["balance"],
+                )
                 for uri in uris
             )
             for code in codes
@@ -556,7 +565,7 @@ def _one_of(value: object, choices: Sequence[str], place: str) -> str:
 
 
 def _known(unit: object, codes: set[str], place: str) -> None:
-    if unit not in codes:
+    if not isinstance(unit, str) or unit not in codes:
         raise InvalidSnapshot(place, f"{unit!r} is not a unit of this namespace")
 
 

@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -162,7 +163,18 @@ def test_a_server_is_an_address_and_a_port(text: str, parts: tuple[str, int]) ->
 
 
 @pytest.mark.parametrize(
-    "text", ["::1:80", "[10.0.0.1]:80", "10.0.0.1:0", "10.0.0.1:8x", "10.0.0.1:", ":80", "a:b"]
+    "text",
+    [
+        "::1:80",
+        "[10.0.0.1]:80",
+        "[fe80::1%eth0]:80",
+        "10.0.0.1:0",
+        "10.0.0.1:8x",
+        "10.0.0.1:0000099999",
+        "10.0.0.1:",
+        ":80",
+        "a:b",
+    ],
 )
 def test_anything_else_is_not_a_server(text: str) -> None:
     with pytest.raises(InvalidSnapshot):
@@ -173,3 +185,38 @@ def test_anything_else_is_not_a_server(text: str) -> None:
 def test_no_json_object_makes_the_check_stumble(document: dict[str, Any]) -> None:
     with pytest.raises(InvalidSnapshot):
         load(canonical({"schema": 1, "namespace": "x", "namespace_id": "y", "version": 1, **document}))
+
+
+def places(value: Any, path: str = "") -> Iterator[str]:
+    """Every place in a document, as :func:`setting` takes it."""
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in pairs:
+        here = f"{path}.{key}" if path else str(key)
+        yield here
+        yield from places(inner, here)
+
+
+FREEZE = {
+    "id": "c",
+    "unit_type": "unit_type",
+    "phase": "freeze",
+    "both": False,
+    "moved": [[1, 2, "unbj", "center"]],
+}
+WHOLE = publish(rule=make_rule(cutover=FREEZE)).document
+
+
+@pytest.mark.parametrize(
+    "value", [..., None, [], {}, "", -1, 1.5, 10**30, [[]], [{}], {"a": []}, ["a", ["b"]]], ids=str
+)
+def test_nothing_in_any_place_makes_the_check_stumble(value: Any) -> None:
+    for place in places(WHOLE):
+        document = copy.deepcopy(WHOLE)
+        setting(place, value)(document)
+        with suppress(InvalidSnapshot):
+            load(canonical(document))
+
+
+def test_a_document_without_bottom_is_refused() -> None:
+    with pytest.raises(InvalidSnapshot, match="not JSON"):
+        load(b"[" * 100_000)
