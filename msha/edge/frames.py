@@ -20,6 +20,13 @@ _CLOSE = 0x8
 _HEAD_LIMIT = 14
 
 
+#: How long a frame is, by its second byte; 0 where its length stands in further bytes.
+_SIZES = bytes(
+    0 if second & 0x7F >= _SHORT else 2 + (second & 0x7F) + (4 if second & 0x80 else 0)
+    for second in range(256)
+)
+
+
 class FrameTracker:
     """Follows one direction of a session, whatever pieces its bytes come in.
 
@@ -41,13 +48,13 @@ class FrameTracker:
         self._left = 0
         self._head = b""
 
-    def feed(self, data: bytes | memoryview) -> None:
-        """Follow a chunk to its end."""
-        self._advance(data, stop=False)
+    def feed(self, data: bytes | memoryview) -> int:
+        """Follow a chunk to its end; how many frames were whole in it, more or less: each costs its time."""
+        return self._advance(data, stop=False)[1]
 
     def cut(self, data: bytes) -> int:
         """How much of the chunk belongs to the frame that is under way; follows only so far."""
-        return 0 if self.between else self._advance(data, stop=True)
+        return 0 if self.between else self._advance(data, stop=True)[0]
 
     def cut_message(self, data: bytes) -> int:
         """How much of the chunk belongs to the message that is under way; follows only so far.
@@ -57,11 +64,12 @@ class FrameTracker:
         view = memoryview(data)
         position = 0
         while position < len(view) and not self.idle:
-            position += self._advance(view[position:], stop=True)
+            position += self._advance(view[position:], stop=True)[0]
         return position
 
-    def _advance(self, data: bytes | memoryview, *, stop: bool) -> int:
-        position, end = 0, len(data)
+    def _advance(self, data: bytes | memoryview, *, stop: bool) -> tuple[int, int]:
+        """How far it was followed, and past how many whole frames."""
+        position, end, passed = 0, len(data), 0
         left = self._left
         while True:
             if left:
@@ -72,6 +80,9 @@ class FrameTracker:
                     break
             if position == end:
                 break
+            if end - position >= _HEAD_LIMIT and position and not stop and not self._head:
+                position, whole = self._pass_whole(data, position, end)
+                passed += whole
             before = len(self._head)
             head = self._head + data[position : position + _HEAD_LIMIT - before]
             size = _head_size(head)
@@ -87,7 +98,38 @@ class FrameTracker:
         self._left = left
         self.between = not left and not self._head
         self.idle = self.between and not self.fragmented and not self.closed
-        return position
+        return position, passed
+
+    def _pass_whole(self, data: bytes | memoryview, position: int, end: int) -> tuple[int, int]:
+        """The position behind the next frames that are whole in the chunk, and how many they are.
+
+        It stops before a Close and before the end of the chunk. Of frames without payload there can be
+        thousands in a chunk, so this is the short way through them.
+        """
+        sizes = _SIZES
+        fragmented = self.fragmented
+        passed = 0
+        while end - position > _HEAD_LIMIT:
+            first, second = data[position], data[position + 1]
+            size = sizes[second]
+            if not size:
+                if second & 0x7F == _SHORT:
+                    size = 4 + (data[position + 2] << 8 | data[position + 3])
+                else:
+                    size = 10 + int.from_bytes(data[position + 2 : position + 10])
+                if second & 0x80:
+                    size += 4
+            if size >= end - position:
+                break
+            opcode = first & 0x0F
+            if opcode < _CLOSE:
+                fragmented = first < 0x80
+            elif opcode == _CLOSE:
+                break
+            position += size
+            passed += 1
+        self.fragmented = fragmented
+        return position, passed
 
     def _begin(self, head: bytes) -> int:
         """The payload length of the frame that begins with this whole head."""

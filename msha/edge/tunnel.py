@@ -41,6 +41,10 @@ def hold_at_most(buffer_bytes: int) -> None:
 #: Chunks per direction and turn, after which other sessions come first.
 _CHUNKS_PER_TURN = 4
 
+#: Whole frames in a chunk, after which it is the last one of the turn: to follow so many takes as long as to
+#: pass all four on.
+_FRAMES_PER_TURN = 500
+
 # Where every chunk of this process is read to. It is passed on, or what could not be is copied, before the
 # next one is read; a place of its own for each would have to be found and given back.
 _bytes = bytearray(CHUNK_BYTES)
@@ -275,10 +279,9 @@ class Tunnel:
             else:
                 data = _chunk[:size]
                 # One short whole data frame between two others changes nothing that the tracker knows.
-                if not (
-                    tracker.idle and 1 < size < 128 and _bytes[1] == size - 2 and _bytes[0] & 0x88 == 0x80
-                ):
-                    tracker.feed(data)
+                short = tracker.idle and 1 < size < 128 and _bytes[1] == size - 2 and _bytes[0] & 0x88 == 0x80
+                if not short and tracker.feed(data) > _FRAMES_PER_TURN:
+                    left = 1
                 self.bytes_down += size
                 try:
                     sent = self._client.send(data)
@@ -412,10 +415,11 @@ class Tunnel:
             else:
                 data = _chunk[:size]
                 # The same as downwards, with a masking key.
-                if not (
+                short = (
                     tracker.idle and 5 < size < 132 and _bytes[1] == size + 122 and _bytes[0] & 0x88 == 0x80
-                ):
-                    tracker.feed(data)
+                )
+                if not short and tracker.feed(data) > _FRAMES_PER_TURN:
+                    left = 1
                 self.bytes_up += size
                 try:
                     sent = self._server.send(data)

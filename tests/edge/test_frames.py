@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from msha.edge.frames import FrameTracker, close_frame, close_payload, masked_close_frame, text_frame
+from tests.edge.fuzz.frames import steps
 from tests.support.websocket_wire import Frame, Wire, frame
 
 MASKS = st.one_of(st.none(), st.binary(min_size=4, max_size=4))
@@ -47,6 +48,27 @@ def test_boundaries_are_found_however_the_stream_is_cut(
         if tracker.between:
             assert tracker.fragmented == fragmented_at[position]
             assert tracker.idle == (not tracker.fragmented)
+
+
+#: What heads are made of, so that random bytes are frames of every kind, and lengths that lie.
+HEAD_BYTES = st.sampled_from(b"\x00\x01\x02\x05\x7e\x7f\x80\x81\x82\x89\xc1\xfe\xff\x88")
+
+
+@given(st.lists(HEAD_BYTES, max_size=400).map(bytes))
+def test_a_chunk_of_many_frames_is_followed_as_byte_by_byte(data: bytes) -> None:
+    at_once, slowly = FrameTracker(), FrameTracker()
+    at_once.feed(memoryview(data))
+    for index in range(len(data)):
+        slowly.feed(data[index : index + 1])
+    for name in FrameTracker.__slots__:
+        assert getattr(at_once, name) == getattr(slowly, name)
+
+
+def test_thousands_of_frames_in_a_chunk_take_the_short_way_and_are_told() -> None:
+    chunk = frame(b"", 9, mask=b"abcd") * 13_000
+    assert 12_900 < FrameTracker().feed(chunk) <= 13_000
+    assert steps(chunk, len(chunk)) < 13 * 13_000
+    assert FrameTracker().feed(frame(b"x" * 65_536, 2, mask=b"abcd")) == 0
 
 
 @given(STREAMS, st.integers(0, 200_000), st.lists(st.integers(0, 200_000), max_size=6))
