@@ -219,6 +219,11 @@ class Reactor:
         self._epoll.register(descriptor, _EVERYTHING)
         self._endpoints[descriptor] = endpoint
 
+    def remind(self, descriptor: int) -> None:
+        """The endpoint hears once more of what is ready; it will anyway if it is not watched yet."""
+        if descriptor in self._endpoints:
+            self._epoll.modify(descriptor, _EVERYTHING)
+
     def watch_level(self, descriptor: int, endpoint: Endpoint) -> None:
         """The same for a listener: again and again while connections wait."""
         self._epoll.register(descriptor, select.EPOLLIN)

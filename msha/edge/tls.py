@@ -18,6 +18,9 @@ _PIECE_BYTES = 4_096
 #: Plaintext that is encrypted before the kernel is asked whether it takes it.
 _BLOCK_BYTES = 4 * _PIECE_BYTES
 
+#: Records in one read. A client may put one byte into each, and each takes 2 us.
+_RECORDS_PER_READ = 500
+
 #: What TLS itself has to say beside the data (alerts, tickets) is a few hundred bytes.
 _CONTROL_LIMIT_BYTES = 65_536
 
@@ -78,6 +81,8 @@ class TlsSocket(socket.SocketType):
     Args:
         client: connected; this object takes its descriptor over.
         late: sockets that have still to send their last words; :meth:`finish` does, as soon as it can.
+        remind: called with the descriptor when a read leaves something in the kernel, so that its owner hears
+            of it once more.
 
     Attributes:
         established: whether the handshake is over.
@@ -91,17 +96,25 @@ class TlsSocket(socket.SocketType):
         "_late",
         "_outgoing",
         "_owed",
+        "_remind",
         "_shut",
         "_ssl",
         "_waiting",
         "established",
     )
 
-    def __init__(self, client: socket.SocketType, context: ssl.SSLContext, late: "set[TlsSocket]") -> None:
+    def __init__(
+        self,
+        client: socket.SocketType,
+        context: ssl.SSLContext,
+        late: "set[TlsSocket]",
+        remind: Callable[[int], None],
+    ) -> None:
         super().__init__(client.family, socket.SOCK_STREAM, 0, client.detach())
         self.setblocking(False)
         self.established = False
         self._late = late
+        self._remind = remind
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._ssl = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
@@ -169,7 +182,8 @@ class TlsSocket(socket.SocketType):
         return bytes(data[: self.recv_into(data)])
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0, /) -> int:
-        """As a socket does: less than the buffer takes means that nothing more is here or in the kernel.
+        """As a socket does: less than the buffer takes means that nothing more is here, nor in the kernel
+        unless the owner is reminded of it.
 
         Raises:
             BlockingIOError: there is nothing.
@@ -182,12 +196,18 @@ class TlsSocket(socket.SocketType):
         if self._kept:
             got = min(len(self._kept), size)
             view[:got], self._kept = self._kept[:got], self._kept[got:]
-        drained = False
+        drained, records = False, 0
         while got < size and not self._ended:
             if self._fed:
                 got += self._decrypt(view[got:])
+                records += 1
             elif got and drained:
                 break
+            elif records > _RECORDS_PER_READ:
+                self._remind(self.fileno())
+                if got:
+                    break
+                raise BlockingIOError
             else:
                 try:
                     piece = super().recv(_PIECE_BYTES)

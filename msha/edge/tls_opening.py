@@ -91,9 +91,10 @@ class TlsOpening(Opening):
         elif not begins_hello(self._buffer):
             self._refuse_plain()
         elif whole_hello(self._buffer):
-            assert self._shell.tls is not None
+            tls, reactor = self._shell.tls, self._shell.reactor
+            assert tls is not None
             hello, self._buffer = self._buffer, b""
-            self._client = TlsSocket(self._client, self._shell.tls.context, self._shell.tls.late)
+            self._client = TlsSocket(self._client, tls.context, tls.late, reactor.remind)
             return self._shake_hands(self._client, hello)
         return False
 

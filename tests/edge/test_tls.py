@@ -132,6 +132,26 @@ def until_nobody_is_left(worker: EdgeWorker, seconds: float = TIMEOUT_S) -> None
         time.sleep(0.02)
 
 
+# Records
+
+
+def test_a_record_for_each_byte_is_heard_to_the_end(
+    worker: EdgeWorker, back_source: BackSource, authority: Authority
+) -> None:
+    client = stream(worker, authority)
+    client.shake_hands()
+    head = handshake_head(router_id=1111, extra=f"X-Long: {'x' * 3000}\r\n")
+    message = frame(os.urandom(5000), 2, mask=b"abcd")
+    for data in (head, message):
+        client.sock.sendall(b"".join(client.encrypted(data[at : at + 1]) for at in range(len(data))))
+        if data is head:
+            session = back_source.take()
+            session.switch()
+            assert Client(client).answer().status == 101  # type: ignore[arg-type]
+    assert session.read(len(message)) == message
+    client.close()
+
+
 # Which certificate
 
 

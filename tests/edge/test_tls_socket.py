@@ -54,7 +54,8 @@ class Pair:
         if buffer_bytes:
             accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffer_bytes)
         self.late: set[TlsSocket] = set()
-        self.ours = TlsSocket(accepted, context, self.late)
+        self.reminded: list[int] = []
+        self.ours = TlsSocket(accepted, context, self.late, self.reminded.append)
         self.client = TlsStream(plain, client, NAME)
         shaking = threading.Thread(target=self._shake)
         shaking.start()
@@ -166,6 +167,20 @@ def test_a_short_read_means_that_nothing_more_is_here_or_in_the_kernel(
         assert received == sent
         with pytest.raises(BlockingIOError):
             pair.ours.recv(1)
+
+
+def test_thousands_of_records_are_not_read_at_once_and_what_is_left_is_told(make_pair: MakePair) -> None:
+    pair = make_pair()
+    cipher = b"".join(pair.client.encrypted(STREAM[at : at + 1]) for at in range(3000))
+    pair.client.sock.sendall(cipher)
+    pair.until_there(len(cipher))
+    received = pair.ours.recv(65_536)
+    assert 500 <= len(received) <= 700
+    while len(received) < 3000:
+        assert pair.reminded.pop() == pair.ours.fileno()
+        received += pair.ours.recv(65_536)
+    assert received == STREAM[:3000]
+    assert not pair.reminded
 
 
 def test_what_does_not_fit_the_caller_is_there_the_next_time_without_an_event(make_pair: MakePair) -> None:
