@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
+import structlog
+
 from msha.edge.frames import close_payload
 from msha.edge.reactor import Reactor
 from msha.edge.tunnel import EndedBy, Tunnel
@@ -39,6 +41,8 @@ END_S = 5.0
 
 #: Upper bounds of the histogram of decisions.
 DECISION_BOUNDS_S = (2.5e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 1e-2)
+
+log = structlog.get_logger("msha.edge")
 
 Tunnels = Tunnel | set[Tunnel]
 _NOBODY = (None,)
@@ -246,8 +250,12 @@ class Sessions:
             self._closed_at = now
         for _ in range(count):
             tunnel, why, code = self._to_close.popleft()
-            reason = why(tunnel)
-            tunnel.close(close_payload(code, reason), reason)
+            try:
+                reason = why(tunnel)
+                tunnel.close(close_payload(code, reason), reason)
+            except Exception:  # one session dies of our error, and all others get their Close
+                log.exception("connection_failed", endpoint="Tunnel")
+                tunnel.abort()
         if self._to_close:
             self.reactor.again_in(self, _PAUSE_S)
 

@@ -234,7 +234,11 @@ class Worker:
             if wish is None or wish.router_id is None:
                 continue
             if not snapshot.serves(self.unit, wish.unit_type, wish.router_id):
-                opening.decide_again()
+                try:
+                    opening.decide_again()
+                except Exception:  # one handshake dies of our error, and no other gets a tunnel by it
+                    log.exception("connection_failed", endpoint="Opening")
+                    opening.abort()
         self.waiting.wake()
 
     def _listen(self) -> None:

@@ -60,3 +60,25 @@ def test_peers_that_do_not_answer_keep_nobody_from_getting_a_close(peers: list[P
         sessions.reactor.turn()
     assert all(client.recv(100) == CLOSE for client, _ in peers)
     sessions.reactor.close_down()
+
+
+def test_an_error_with_one_session_costs_no_other_its_close(peers: list[Peers]) -> None:
+    def why(tunnel: Tunnel) -> str:
+        if tunnel.number in (3, 99):
+            raise RuntimeError("an error of ours")
+        return "moved to unbj"
+
+    sessions = open_sessions(300, peers)
+    sessions.close(list(sessions), why)
+    deadline = time.monotonic() + 5
+    while closing(sessions) < 298:
+        assert time.monotonic() < deadline
+        sessions.reactor.turn()
+    assert len(sessions) == 298
+    assert not sessions.closes_some
+    for number, (client, server) in enumerate(peers):
+        client.settimeout(1)
+        assert client.recv(100) == (b"" if number in (3, 99) else CLOSE)
+        if number in (3, 99):
+            assert server.recv(100) == b""
+    sessions.reactor.close_down()

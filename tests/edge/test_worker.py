@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from msha.edge.opening import Opening
 from msha.steering.snapshot import load
 from tests.edge.test_tunnel import eventually
 from tests.support.edge_worker import (
@@ -232,6 +233,25 @@ def test_a_half_open_handshake_of_a_frozen_id_loses_its_back_source_and_is_held(
     assert (said["half_open"], said["held"], said["sessions"]) == (0, 1, 0)
     step(worker, back_source, "release", 7)
     assert client.answer().status == 302
+
+
+def test_an_error_with_one_half_open_handshake_keeps_no_other_and_no_snapshot(
+    worker: EdgeWorker, back_source: BackSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = [half_open(worker, back_source, router_id) for router_id in (1111, 1112)]
+    withdraw = Opening.decide_again
+    failures = iter([RuntimeError("an error of ours")])
+
+    def fail_once(opening: Opening) -> None:
+        for failure in failures:
+            raise failure
+        withdraw(opening)
+
+    monkeypatch.setattr(Opening, "decide_again", fail_once)
+    step(worker, back_source, "freeze", 5)
+    worker.agent.hear("drained", lambda said: said["epoch"] == 5)
+    assert all(server.ended() for _, server in opened)
+    worker.agent.stats(lambda said: said["half_open"] == 0 and said["held"] == 1)
 
 
 def test_a_half_open_handshake_of_an_id_that_moved_is_redirected(
