@@ -127,6 +127,7 @@ class Opening:
         whole, self._buffer = self._buffer, b""
         self._record.line = whole
         self._head = self._record.head = self._parse(whole[:end])
+        self._record.line = b""  # thousands may wait for a snapshot or a back-source
         self._rest = whole[end:]
         self._unread = full or bool(self._rest)
         self._decide()

@@ -2,6 +2,7 @@
 
 import json
 import time
+import tracemalloc
 from urllib.parse import urlencode
 
 import pytest
@@ -212,6 +213,20 @@ def test_ids_that_do_not_move_are_served_during_a_freeze(worker: EdgeWorker, bac
     frozen(worker, back_source)
     worker.open(back_source, 2000)
     assert worker.ask(handshake_head(router_id=7000))[1].status == 302
+
+
+def test_a_held_handshake_keeps_its_head_once(worker: EdgeWorker, back_source: BackSource) -> None:
+    frozen(worker, back_source)
+    head = handshake_head(router_id=1111, extra=f"X-Long: {'x' * 15_000}\r\n")
+    tracemalloc.start()
+    try:
+        for _ in range(50):
+            worker.connect().send(head)
+        worker.agent.stats(lambda said: said["held"] == 50)
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 50 * 24_000
 
 
 def test_many_held_handshakes_are_decided_anew(worker: EdgeWorker, back_source: BackSource) -> None:
