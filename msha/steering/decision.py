@@ -129,6 +129,9 @@ def decide(snapshot: Snapshot, unit: str, request: Request, in_sync: bool = True
         return Refuse(Reason.UNKNOWN_URI, 404, "No URI of this domain matches the path.")
     named = request.fields.get(b"unittype")
     unit_type = snapshot.default_unit_type if named is None else named.decode("latin-1").strip()
+    if b"unittype" in request.repeated and len(set(request.repeated[b"unittype"])) > 1:
+        # The back-source gets both, and may believe the other one.
+        return Refuse(Reason.UNKNOWN_UNIT_TYPE, 400, "The unitType header has two different values.")
     rule = snapshot.unit_types.get(unit_type)
     if rule is None:
         return Refuse(

@@ -92,6 +92,17 @@ def test_what_cannot_be_served_is_refused_with_a_sentence(
     assert answer.sentence.endswith(".")
 
 
+def test_a_unit_type_is_given_once_or_always_the_same() -> None:
+    def asking(*unit_types: bytes) -> Request:
+        headers = [(b"routerid", b"1"), *((b"unittype", unit_type) for unit_type in unit_types)]
+        return Request(DOMAIN, headers=headers)
+
+    assert isinstance(decide(SNAPSHOT, "center", asking(b"unit_type", b"unit_type")), Tunnel)
+    answer = decide(SNAPSHOT, "center", asking(b"unit_type", b"other"))
+    assert isinstance(answer, Refuse)
+    assert (answer.status, answer.reason) == (400, Reason.UNKNOWN_UNIT_TYPE)
+
+
 def test_the_longest_uri_on_segment_boundaries_wins() -> None:
     def uri(path: str, server: str) -> dict[str, Any]:
         return {"path": path, "balance": "round_robin", "back_sources": {"center": [server]}}
