@@ -476,12 +476,12 @@ def test_a_client_that_reads_slowly_but_reads_gets_its_close_before_the_session_
     worker: EdgeWorker, back_source: BackSource
 ) -> None:
     client, session = worker.open(back_source, receive_buffer=8_192)
-    session.send(frame(b"x" * MEBIBYTE // 4, 2))
+    session.send(frame(b"x" * (MEBIBYTE // 4), 2))
     freeze(worker, back_source)
     expect_close_at_back_source(session)
     session.close()
     assert worker.agent.hears_nothing_of("drained", 0.1)
-    assert client.read_frame().payload == b"x" * MEBIBYTE // 4
+    assert client.read_frame().payload == b"x" * (MEBIBYTE // 4)
     assert client.read_frame().close_code == 1012
     assert client.ended()
     client.close()
