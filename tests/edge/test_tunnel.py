@@ -5,12 +5,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from msha.edge.tunnel import CHUNK_BYTES
-from tests.support.edge_worker import EdgeWorker, make_config, make_cutover, make_rule
-from tests.support.websocket_wire import BackSource, BackSourceSession, Client, frame
+from tests.support.edge_worker import QUICK, EdgeWorker, make_config, make_cutover, make_rule
+from tests.support.websocket_wire import TIMEOUT_S, BackSource, BackSourceSession, Client, frame
 
 MEBIBYTE = 1 << 20
 
@@ -473,20 +474,24 @@ def test_what_the_kernel_has_for_a_client_that_does_not_read_does_not_arrive_aft
 
 
 def test_a_client_that_reads_slowly_but_reads_gets_its_close_before_the_session_is_gone(
-    worker: EdgeWorker, back_source: BackSource
+    back_source: BackSource,
 ) -> None:
+    worker = EdgeWorker(limits=replace(QUICK, close_s=TIMEOUT_S)).start()
+    worker.apply(make_config({"center": [back_source.address]}), make_rule())
+    worker.listen()
     client, session = worker.open(back_source, receive_buffer=8_192)
-    session.send(frame(b"x" * (MEBIBYTE // 4), 2))
+    session.send(frame(b"x" * MEBIBYTE, 2))
     freeze(worker, back_source)
     expect_close_at_back_source(session)
     session.close()
     assert worker.agent.hears_nothing_of("drained", 0.1)
-    assert client.read_frame().payload == b"x" * (MEBIBYTE // 4)
+    assert client.read_frame().payload == b"x" * MEBIBYTE
     assert client.read_frame().close_code == 1012
     assert client.ended()
     client.close()
     drained(worker)
     worker.agent.stats(lambda said: "close_aborted" not in said["counters"])
+    worker.stop()
 
 
 @pytest.mark.parametrize("half_closed", [True, False])
