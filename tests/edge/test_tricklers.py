@@ -28,6 +28,7 @@ class Tricklers(threading.Thread):
     Attributes:
         answers: how many heard which first line; empty is none at all.
         gone_after_s: for each that has seen the end of its connection, how long after connecting.
+        late_s: how late they were themselves at most, because the machine had no time for them.
     """
 
     def __init__(self, port: int) -> None:
@@ -39,6 +40,7 @@ class Tricklers(threading.Thread):
         self._heard: dict[int, bytes] = {}
         self.answers: Counter[str] = Counter()
         self.gone_after_s: list[float] = []
+        self.late_s = 0.0
         self.connected = threading.Event()
 
     def run(self) -> None:
@@ -49,6 +51,7 @@ class Tricklers(threading.Thread):
         sent, due = 1, time.monotonic() + BYTE_EVERY_S
         while self._open and sent < len(HEAD):
             self._wait(due)
+            self.late_s = max(self.late_s, time.monotonic() - due)
             for sock in self._open.values():
                 try:
                     sock.send(HEAD[sent : sent + 1])
@@ -126,7 +129,7 @@ async def test_tricklers_are_gone_within_six_seconds_and_every_good_client_is_se
         finally:
             await edge.kill()
     assert len(took) == GOOD_CLIENTS
-    assert max(took) < 2.0, f"the slowest took {max(took):.2f} s"
+    assert max(took) < 2.0 + tricklers.late_s, f"the slowest took {max(took):.2f} s"
     assert dict(tricklers.answers) == {"HTTP/1.1 408 Request Timeout": TRICKLERS}
     assert min(tricklers.gone_after_s) > 4.9
-    assert max(tricklers.gone_after_s) < 6.0
+    assert max(tricklers.gone_after_s) < 6.0 + tricklers.late_s
