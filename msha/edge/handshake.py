@@ -18,7 +18,7 @@ import httptools
 
 from msha.edge.proxy_protocol import V1_BEGINNING
 from msha.steering.errors import Terminal
-from msha.steering.router_id import NONE_REPEATED, Request, indexed
+from msha.steering.router_id import NONE_REPEATED, Indexed, Request, indexed
 
 #: A request or response head may be this long, and no longer.
 HEAD_LIMIT_BYTES = 16_384
@@ -146,10 +146,10 @@ class RequestHead(Request):
         self.host = _host_of(self, authority)
 
 
-class ResponseHead:
+class ResponseHead(Indexed):
     """A response head that follows the grammar; attributes as in :class:`RequestHead`."""
 
-    __slots__ = ("fields", "phrase", "repeated", "sent", "status", "version")
+    __slots__ = ("phrase", "sent", "status", "version")
 
     def __init__(self, status: int, version: str, phrase: bytes, sent: Collection[Field]) -> None:
         self.status = status
@@ -425,7 +425,7 @@ def _parse_any_response(data: bytes) -> ResponseHead:
         raise InvalidAnswer(f"its answer has more than {FIELD_LIMIT} header fields")
     head = ResponseHead(status, version, found.phrase, found.sent)
     # Nobody asked for another coding, and a client could not know of it: the field ends here.
-    codings = [coding.lower() for coding in _values(head, b"transfer-encoding")]
+    codings = [coding.lower() for coding in head.values(b"transfer-encoding")]
     if status != 101 and codings not in ([], [b"chunked"]):
         raise InvalidAnswer("its answer has a transfer coding other than chunked")
     return head
@@ -451,8 +451,7 @@ def check_switch(head: ResponseHead, key: bytes) -> None:
 
 def extensions(head: ResponseHead) -> Sequence[bytes]:
     """What a 101 says of extensions, one value for each line."""
-    value = head.fields.get(_EXTENSIONS)
-    return () if value is None else head.repeated.get(_EXTENSIONS, (value,))
+    return head.values(_EXTENSIONS)
 
 
 class AnswerReader:
@@ -555,7 +554,7 @@ def _going_on(head: RequestHead | ResponseHead, goes_on: _GoesOn) -> list[Field]
     fields = [field for field in head.sent if goes_on[field[0]]]
     if head.fields.get(b"connection", b"").lower() == b"upgrade" and b"connection" not in head.repeated:
         return fields
-    named = b",".join(_values(head, b"connection")).lower()
+    named = b",".join(head.values(b"connection")).lower()
     # A name has no blanks, so none need be looked for at its ends: there may be thousands of them.
     listed = set(named.translate(None, b" \t").split(b","))
     listed = {name for name in listed if not name.startswith(b"sec-websocket-")}  # they are the handshake
@@ -602,17 +601,9 @@ def response(
     return b"\r\n".join(lines)
 
 
-def _values(head: RequestHead | ResponseHead, name: bytes) -> Sequence[bytes]:
-    """Every value of a field."""
-    if name in head.repeated:
-        return head.repeated[name]
-    value = head.fields.get(name)
-    return () if value is None else (value,)
-
-
 def _names(head: RequestHead | ResponseHead, name: bytes, token: bytes) -> bool:
     """Whether the comma-separated list of a field, over all its lines, has the token."""
     first = head.fields.get(name)
     if first is None:
         return False
-    return first.lower() == token or any(_TOKEN[token](value) for value in _values(head, name))
+    return first.lower() == token or any(_TOKEN[token](value) for value in head.values(name))

@@ -30,7 +30,28 @@ Headers = Sequence[tuple[bytes, bytes]]
 NONE_REPEATED: Mapping[bytes, Sequence[bytes]] = {}
 
 
-class Request:
+class Indexed:
+    """A head whose header fields are found by name.
+
+    Attributes:
+        fields: the first value of each header, by lower-case name.
+        repeated: every value of those headers that came more than once.
+    """
+
+    __slots__ = ("fields", "repeated")
+
+    fields: dict[bytes, bytes]
+    repeated: Mapping[bytes, Sequence[bytes]]
+
+    def values(self, name: bytes) -> Sequence[bytes]:
+        """Every value of a header, in the order they came."""
+        if name in self.repeated:
+            return self.repeated[name]
+        value = self.fields.get(name)
+        return () if value is None else (value,)
+
+
+class Request(Indexed):
     """What a decision needs of a handshake; not to be changed once made.
 
     Args:
@@ -40,13 +61,11 @@ class Request:
         host: the Host header as sent; case and port do not matter.
         path: the path of the target as sent, still percent-encoded.
         query: what follows the first ``?`` of the target, without it.
-        fields: the first value of each header, by lower-case name.
-        repeated: every value of those headers that came more than once.
         secure: whether the client came by TLS, to us or to a load balancer that we trust; the one attribute
             that may be set later.
     """
 
-    __slots__ = ("fields", "host", "path", "query", "repeated", "secure")
+    __slots__ = ("host", "path", "query", "secure")
 
     def __init__(self, host: str, path: str = "/", query: str = "", headers: Headers = ()) -> None:
         self.host = host
@@ -61,13 +80,6 @@ class Request:
         path, _, query = target.partition("?")
         pairs = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in (headers or {}).items()]
         return cls(host, path, query, pairs)
-
-    def values(self, name: bytes) -> Sequence[bytes]:
-        """Every value of a header, in the order they came."""
-        if name in self.repeated:
-            return self.repeated[name]
-        value = self.fields.get(name)
-        return () if value is None else (value,)
 
 
 def indexed(headers: Headers) -> tuple[dict[bytes, bytes], Mapping[bytes, Sequence[bytes]]]:
