@@ -45,7 +45,6 @@ WELL_KNOWN = "/.well-known/msha/"
 Field = tuple[bytes, bytes]
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
-_UPGRADE = (b"Upgrade", b"upgrade")
 _ACCEPT = b"sec-websocket-accept"
 _EXTENSIONS = b"sec-websocket-extensions"
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
@@ -345,17 +344,6 @@ def asks_for_websocket(head: RequestHead) -> bool:
     """
     if head.path.startswith(WELL_KNOWN):
         return False
-    fields = head.fields
-    if (
-        fields.get(b"upgrade") == b"websocket"
-        and fields.get(b"connection") in _UPGRADE
-        and fields.get(b"sec-websocket-version") == b"13"
-        and not head.repeated
-        and head.version == "1.1"
-        and head.method == "GET"
-        and _KEY.fullmatch(head.key)
-    ):
-        return True
     upgrade = _names(head, b"upgrade", b"websocket")
     if not head.key:
         if upgrade:
