@@ -184,13 +184,11 @@ class Sessions:
 
     def counts(self, unit_type: str, ranges: Sequence[Sequence[int]]) -> list[int]:
         """How many sessions have an id in each of the ranges ``[first, last]``, ascending and disjoint."""
-        starts = [first for first, _ in ranges]
+        place = _place_in(ranges)
         counts = [0] * len(ranges)
         for router_id, found in self._by_type.get(unit_type, {}).items():
-            if router_id is None:
-                continue
-            index = bisect_right(starts, router_id) - 1
-            if index >= 0 and router_id <= ranges[index][1]:
+            index = place(router_id)
+            if index is not None:
                 counts[index] += 1 if isinstance(found, Tunnel) else len(found)
         return counts
 
@@ -208,9 +206,10 @@ class Sessions:
             for number in chain.from_iterable(range(first, last + 1) for first, last in ranges):
                 yield from _each(by_id.get(number))
             return
-        wanted = _everything if ranges is None else _among(ranges)
+        place = None if ranges is None else _place_in(ranges)
         for router_id in list(by_id):
-            yield from _each(by_id.get(router_id)) if wanted(router_id) else _NOBODY
+            wanted = place is None or place(router_id) is not None
+            yield from _each(by_id.get(router_id)) if wanted else _NOBODY
 
     @property
     def closes_some(self) -> bool:
@@ -265,21 +264,17 @@ class Sessions:
             self.reactor.again(self)
 
 
-def _everything(router_id: int | None) -> bool:
-    return True
-
-
-def _among(ranges: Sequence[Sequence[int]]) -> Callable[[int | None], bool]:
-    """Says whether an id is in one of the ranges, which are ascending and disjoint."""
+def _place_in(ranges: Sequence[Sequence[int]]) -> Callable[[int | None], int | None]:
+    """Says which of the ranges has an id, if one has; they are ascending and disjoint."""
     starts = [first for first, _ in ranges]
 
-    def wanted(router_id: int | None) -> bool:
+    def place(router_id: int | None) -> int | None:
         if router_id is None:
-            return False
+            return None
         index = bisect_right(starts, router_id) - 1
-        return index >= 0 and router_id <= ranges[index][1]
+        return index if index >= 0 and router_id <= ranges[index][1] else None
 
-    return wanted
+    return place
 
 
 def _each(found: Tunnels | None) -> Sequence[Tunnel | None]:
