@@ -209,6 +209,22 @@ class Naive(Candidate):
         return {"PYTHONPATH": str(ROOT), "BENCH_BACK_SOURCE": self.place.servers["/"]}
 
 
+class Bare(Candidate):
+    """A loop in Python that does nothing but call the kernel."""
+
+    def command(self) -> list[str]:
+        return [
+            sys.executable,
+            "-m",
+            "bench.bare_loop",
+            str(self.port),
+            self.place.servers["/"].rpartition(":")[2],
+        ]
+
+    def environment(self) -> dict[str, str]:
+        return {"PYTHONPATH": str(ROOT)}
+
+
 class Direct:
     """No candidate: the generator speaks with the back-source, which shows how much the two can do."""
 
@@ -282,6 +298,7 @@ KINDS: dict[str, Kind] = {
             lambda place: Nginx(place, more="keepalive_timeout 0;"),
             program="nginx",
         ),
+        Kind("bare", "a Python loop without logic", Bare),
         Kind("direct", "no edge: the load's own ceiling", Direct),
         Kind("msha-1", "msha, 1 worker, any core", Msha, baseline="msha-1", pinned=False),
         Kind(

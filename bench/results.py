@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -101,10 +102,21 @@ def _machine() -> dict[str, str]:
     }
 
 
+def _python_build() -> str:
+    """How the interpreter was compiled, which is worth a fifth of the time that is spent in it."""
+    options = sysconfig.get_config_var("CONFIG_ARGS") or ""
+    built = [
+        words
+        for option, words in (("--enable-optimizations", "profile-guided"), ("--with-lto", "link-time"))
+        if option in options
+    ]
+    return f"{' and '.join(built)} optimisation" if built else "without profile-guided optimisation"
+
+
 def _versions() -> dict[str, str]:
     """Of what is installed; a program that is missing is left out."""
     found = {
-        "Python": sys.version.split()[0],
+        "Python": f"{sys.version.split()[0]} ({_python_build()})",
         **{name: version(name) for name in ("msha", "httptools", "daphne", "channels", "websockets")},
     }
     for name, option in (("nginx", "-v"), ("haproxy", "-v"), ("cc", "--version")):

@@ -308,12 +308,12 @@ class Workload:
 
 _DECIDERS = ("decide", "decide-ranges", "decide-domains", "decide-both")
 _HANDSHAKES = ("msha", "nginx", "haproxy", "naive", "msha-log", "nginx-log", "direct")
-_RELAYS = ("msha", "nginx", "haproxy", "naive", "direct")
+_RELAYS = ("msha", "nginx", "haproxy", "naive", "bare", "direct")
 
 WORKLOADS: dict[str, Workload] = {
     workload.name: workload
     for workload in (
-        Workload("redirect", "handshake → 302", "handshake", ("nginx-close", *_HANDSHAKES), redirect),
+        Workload("redirect", "handshake → 302", "handshake", ("nginx-close", "bare", *_HANDSHAKES), redirect),
         Workload("open", "handshake → 101", "handshake", _HANDSHAKES, open_sessions),
         Workload("cycle", "handshake → 101, Close, end", "session", _HANDSHAKES, cycle),
         Workload("echo", "echo, 200 sessions, 100 B", "round trip", _RELAYS, echo),
