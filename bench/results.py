@@ -5,7 +5,6 @@ import os
 import platform
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -102,21 +101,15 @@ def _machine() -> dict[str, str]:
     }
 
 
-def _python_build() -> str:
-    """How the interpreter was compiled, which is worth a fifth of the time that is spent in it."""
-    options = sysconfig.get_config_var("CONFIG_ARGS") or ""
-    built = [
-        words
-        for option, words in (("--enable-optimizations", "profile-guided"), ("--with-lto", "link-time"))
-        if option in options
-    ]
-    return f"{' and '.join(built)} optimisation" if built else "without profile-guided optimisation"
+def _origin() -> str:
+    """Where the interpreter comes from, since how it was compiled makes a fifth and packages do not tell."""
+    return "the system's" if sys.base_prefix == "/usr" else "not the system's"
 
 
 def _versions() -> dict[str, str]:
     """Of what is installed; a program that is missing is left out."""
     found = {
-        "Python": f"{sys.version.split()[0]} ({_python_build()})",
+        "Python": f"{sys.version.split()[0]} ({_origin()})",
         **{name: version(name) for name in ("msha", "httptools", "daphne", "channels", "websockets")},
     }
     for name, option in (("nginx", "-v"), ("haproxy", "-v"), ("cc", "--version")):
