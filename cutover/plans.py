@@ -63,7 +63,7 @@ def plan_of(cutover: Cutover) -> Plan:
 
 def step_of(cutover: Cutover) -> Step:
     """The published step that runs."""
-    return Step(PHASE_OF[cutover.state], cutover.batch, cutover.turns)
+    return Step(PHASE_OF[cutover.state], cutover.batch, cutover.turns, cutover.unwinding)
 
 
 def views(nodes: Iterable[EdgeNode]) -> list[NodeView]:

@@ -135,6 +135,16 @@ def _ending(cutover: Cutover, facts: dict[str, Any]) -> str:
             return gettext("Done: every moved id is served by its new unit.")
         case Ending.TURNED:
             return gettext("Turned round: every id is served by the unit it came from.")
+        case Ending.STOPPED:
+            return gettext(
+                "Stopped by %(actor)s after batch %(done)d of %(all)d: what had moved stays, the rest has not"
+                " moved. %(reason)s"
+            ) % {
+                "actor": facts["by"],
+                "done": facts["batches"],
+                "all": len(cutover.plan["batches"]),
+                "reason": facts["reason"],
+            }
         case "overdue":
             return gettext(
                 "Cutover %(cutover)s undid itself after %(seconds)d s in %(phase)s: %(nodes)s did not answer."
@@ -162,6 +172,17 @@ def _ending(cutover: Cutover, facts: dict[str, Any]) -> str:
             }
 
 
+def held(facts: dict[str, Any]) -> str:
+    """What keeps the next step back although its gate has passed; "" where nothing does."""
+    match facts.get("kind"):
+        case None:
+            return ""
+        case "paused" if facts["by"]:
+            return gettext("Paused by %(by)s: %(reason)s") % {"by": facts["by"], "reason": facts["reason"]}
+        case _:
+            return str(facts["kind"])
+
+
 def event(row: CutoverEvent) -> str:
     """One line of the timeline."""
     data = row.data
@@ -187,6 +208,12 @@ def event(row: CutoverEvent) -> str:
             }
         case "started":
             return gettext("Started by %(by)s") % by
+        case "paused":
+            return gettext("Paused by %(by)s: %(reason)s") % {**by, "reason": data["reason"]}
+        case "resumed":
+            return gettext("Resumed by %(by)s: %(reason)s") % {**by, "reason": data["reason"]}
+        case "held":
+            return held(data)
         case "acked":
             return gettext("%(node)s acknowledged") % {"node": data["node"]}
         case "drained":

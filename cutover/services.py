@@ -5,11 +5,13 @@ is refused raises `cutover.errors.Refused` (or another `MshaError`) with a sente
 """
 
 from cutover.checking import retry_check, run_prechecks, skip_check
+from cutover.commands import abort, finish_with_stragglers, pause, resume, roll_back, stop_here, turn_around
 from cutover.drafts import create_draft, discard, open_draft, rollback, update_draft
 from cutover.errors import InvalidChange, Refused, StalePreview
 from cutover.previews import MoveRow, Preview, UnitRow, command, preview, stored_preview
+from cutover.starting import start
 from cutover.status import actions, status, summary
-from cutover.steps import abort, advance, finish_with_stragglers, start, turn_around
+from cutover.steps import advance
 
 __all__ = [
     "InvalidChange",
@@ -26,13 +28,17 @@ __all__ = [
     "discard",
     "finish_with_stragglers",
     "open_draft",
+    "pause",
     "preview",
+    "resume",
     "retry_check",
+    "roll_back",
     "rollback",
     "run_prechecks",
     "skip_check",
     "start",
     "status",
+    "stop_here",
     "stored_preview",
     "summary",
     "turn_around",

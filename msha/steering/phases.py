@@ -8,6 +8,8 @@ direction (turn-around): FREEZE on both sides, ACTIVATE the old owners, RELEASE.
     PREPARE ─► FREEZE ─► ACTIVATE ─► RELEASE ─► (next batch: FREEZE …) ─► finished
         └────────┴─► ABORT                └──┴─► turn-around: FREEZE(both) ─► ACTIVATE ─► RELEASE
 
+A roll back turns one batch round after the other: the present one, or its abort, then the finished ones.
+
 Everything here is pure: time comes in as the seconds a step has lasted, nodes come in as :class:`NodeView`.
 Source: PROTOCOL 5.
 """
@@ -49,11 +51,13 @@ class Step:
     Attributes:
         batch: index of the slice that is moving.
         turns: how often the direction was reversed in this batch; odd means ids go back.
+        unwinding: when this batch is back, the one before it goes back, too.
     """
 
     phase: Phase
     batch: int = 0
     turns: int = 0
+    unwinding: bool = False
 
     @property
     def backwards(self) -> bool:
@@ -220,6 +224,7 @@ class Ending(StrEnum):
     """How a cutover ended."""
 
     DONE = "done"
+    STOPPED = "stopped"  # between two batches: those before have moved, the others have not
     ABORTED = "aborted"
     TURNED = "turned"
 
@@ -287,6 +292,8 @@ def judge(
     nodes: Iterable[NodeView],
     lasted_s: float,
     deadline_s: float = GATE_DEADLINE_S,
+    *,
+    emergency: bool = False,
 ) -> Verdict:
     """What should follow the running step, judging from stored state alone.
 
@@ -294,13 +301,14 @@ def judge(
         epoch: the epoch under which ``step`` was published.
         nodes: every node of the namespace that is enrolled; others may be left out.
         lasted_s: how long ago the step was published, on the console's own clock.
+        emergency: the losing unit is believed to be gone, so an overdue gate waits for declarations.
     """
     enrolled = [node for node in nodes if node.enrolled]
     missing = tuple(_missing(plan, step, epoch, enrolled))
     overdue = lasted_s > deadline_s
     if not missing:
         return _passed(plan, step)
-    if overdue and step.phase in (Phase.PREPARE, Phase.FREEZE) and step.turns == 0:
+    if overdue and _abortable(step) and not emergency:
         return Verdict(Outcome.ABORT, to=replace(step, phase=Phase.ABORT), missing=missing, alarm=True)
     return Verdict(Outcome.WAIT, missing=missing, alarm=overdue)
 
@@ -309,6 +317,8 @@ def _passed(plan: Plan, step: Step) -> Verdict:
     following = {Phase.PREPARE: Phase.FREEZE, Phase.FREEZE: Phase.ACTIVATE, Phase.ACTIVATE: Phase.RELEASE}
     if step.phase in following:
         return Verdict(Outcome.ADVANCE, to=replace(step, phase=following[step.phase]))
+    if step.unwinding and step.batch > 0 and (step.backwards or step.phase is Phase.ABORT):
+        return Verdict(Outcome.ADVANCE, to=Step(Phase.FREEZE, step.batch - 1, turns=1, unwinding=True))
     if step.phase is Phase.ABORT:
         return Verdict(Outcome.FINISH, ending=Ending.ABORTED)
     if step.backwards:
@@ -394,6 +404,40 @@ def aborted(step: Step) -> Step:
     Raises:
         InvalidStep: after ACTIVATE the new owners may serve already; only a turn-around is safe.
     """
-    if step.phase not in (Phase.PREPARE, Phase.FREEZE) or step.turns > 0:
+    if not _abortable(step):
         raise InvalidStep(f"a cutover in {step.phase} cannot be aborted; turn it around instead")
     return replace(step, phase=Phase.ABORT)
+
+
+def _abortable(step: Step) -> bool:
+    """Whether no id of the present batch can have been accepted by its new owner."""
+    return step.phase in (Phase.PREPARE, Phase.FREEZE) and step.turns == 0
+
+
+def rolled_back(step: Step) -> Step:
+    """The step that begins to give back everything that the cutover has moved, the last batch first.
+
+    For a step that goes back already it is the same step, with the batches before it to follow.
+
+    Raises:
+        InvalidStep: the cutover is being undone, and nothing of it has moved.
+    """
+    if _abortable(step):
+        return replace(step, phase=Phase.ABORT, unwinding=step.batch > 0)
+    if step.phase is Phase.ABORT:
+        if step.batch == 0:
+            raise InvalidStep("a cutover that is being undone in its first batch has moved nothing")
+        return replace(step, unwinding=True)
+    if step.backwards:
+        return replace(step, unwinding=True)
+    return replace(turned_around(step), unwinding=True)
+
+
+def refuse_to_stop_in(plan: Plan, step: Step) -> None:
+    """Nothing, where the cutover may end with the batches that have moved by now.
+
+    Raises:
+        InvalidStep: ids of the present batch are on their way, or no batch follows.
+    """
+    if step.phase is not Phase.RELEASE or step.backwards or step.batch + 1 >= len(plan.batches):
+        raise InvalidStep(f"a cutover in {step.phase} of batch {step.batch + 1} cannot stop there")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cutover import plans, services, steps
+from cutover import plans, services, situation, steps
 from cutover.errors import Refused
 from cutover.models import Cutover
 from msha.steering import phases
@@ -124,12 +124,12 @@ def two_workers_take_the_same_step(scene: Scene) -> None:
     cutover = make_started(scene)
     scene.all_ack()
     both = [
-        steps._read(publishing.locked(scene.namespace.pk), Cutover.objects.get(pk=cutover.pk))
+        situation.read(publishing.locked(scene.namespace.pk), Cutover.objects.get(pk=cutover.pk))
         for _ in range(2)
     ]
-    for situation in both:
+    for each in both:
         try:
-            steps._publish(situation, Step(Phase.FREEZE))
+            steps.publish_step(each, Step(Phase.FREEZE))
         except steps.Lost:
             continue
     bodies = Snapshot.objects.filter(namespace=scene.namespace, body__contains='"phase":"freeze"')
@@ -153,10 +153,10 @@ def live_instead_of_enrolled(patch: Patch) -> None:
 def a_time_out_counts_as_gone(patch: Patch) -> None:
     judge = phases.judge
 
-    def hasty(plan: Any, step: Step, epoch: int, nodes: list[NodeView], lasted_s: float) -> Any:
+    def hasty(plan: Any, step: Step, epoch: int, nodes: list[NodeView], lasted_s: float, **told: bool) -> Any:
         if lasted_s > 10:
             nodes = [view for view in nodes if view.acked_epoch >= epoch and view.drained_epoch >= epoch]
-        return judge(plan, step, epoch, nodes, lasted_s)
+        return judge(plan, step, epoch, nodes, lasted_s, **told)
 
     patch.setattr(phases, "judge", hasty)
 
@@ -198,7 +198,7 @@ def abort_is_allowed_after_activate(patch: Patch) -> None:
 
 
 def no_compare_and_set(patch: Patch) -> None:
-    patch.setattr(steps, "_as_read", lambda cutover: Cutover.objects.filter(pk=cutover.pk))
+    patch.setattr(steps, "as_read", lambda cutover: Cutover.objects.filter(pk=cutover.pk))
 
 
 STORIES: list[tuple[Callable[[Scene], None], Callable[[Patch], None]]] = [

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from cutover import services, steps
+from cutover import ending, services, situation, steps
 from cutover.models import Cutover, CutoverEvent
 from msha.steering import phases
 from tests.cutover.builders import (
@@ -381,7 +381,8 @@ def test_a_transition_that_is_interrupted_leaves_nothing_and_is_resumed(
         raise PowerFailure
 
     with monkeypatch.context() as patch:
-        patch.setattr(steps.log, "info", fail)  # the last line of every step
+        for module in (steps, ending):
+            patch.setattr(module.log, "info", fail)  # the last line of every step
         with pytest.raises(PowerFailure):
             step(scene, cutover)
     cutover.refresh_from_db()
@@ -393,11 +394,11 @@ def test_a_transition_that_is_interrupted_leaves_nothing_and_is_resumed(
 def test_a_worker_that_read_before_another_took_the_step_changes_nothing(scene: Scene) -> None:
     cutover = make_started(scene)
     scene.all_ack()
-    late = steps._read(publishing.locked(scene.namespace.pk), Cutover.objects.get(pk=cutover.pk))
+    late = situation.read(publishing.locked(scene.namespace.pk), Cutover.objects.get(pk=cutover.pk))
     assert services.advance(cutover.pk) == State.FREEZE
     published = scene.published()
     with pytest.raises(steps.Lost):
-        steps._publish(late, phases.Step(phases.Phase.FREEZE))
+        steps.publish_step(late, phases.Step(phases.Phase.FREEZE))
     assert scene.published() == published
 
 

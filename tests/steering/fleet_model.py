@@ -6,12 +6,13 @@ PROTOCOL 7 are checked for every id. A walk is a seed: it can be replayed.
 """
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
 from msha.steering import phases
 from msha.steering.decision import Tunnel, decide
+from msha.steering.errors import InvalidStep
 from msha.steering.phases import Ending, NodeView, Outcome, Phase, Plan, Step
 from msha.steering.ranges import KeySpace
 from msha.steering.router_id import Request
@@ -234,6 +235,25 @@ class Fleet:
         ):
             self.advance_to(phases.aborted(self.step))
 
+    def the_operator_rolls_back(self, node: Node) -> None:
+        if self.step is None or (self.step.phase is Phase.ABORT and self.step.batch == 0):
+            return
+        to = phases.rolled_back(self.step)
+        if to == replace(self.step, unwinding=True):
+            self.step = to
+        else:
+            self.advance_to(to)
+
+    def the_operator_stops_here(self, node: Node) -> None:
+        """Between two batches, when the gate of the finished one has passed."""
+        if self.step is None:
+            return
+        try:
+            phases.refuse_to_stop_in(self.plan, self.step)
+        except InvalidStep:
+            return
+        self.ending, self.last_step, self.step = Ending.STOPPED, self.step, None
+
     # What must hold
 
     def check(self) -> None:
@@ -276,4 +296,6 @@ WEIGHTS = {
     "an_ordinary_change_is_put_into_effect": 0.3,
     "the_operator_turns_it_around": 0.3,
     "the_operator_aborts": 0.1,
+    "the_operator_rolls_back": 0.1,
+    "the_operator_stops_here": 0.3,
 }

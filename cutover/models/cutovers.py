@@ -1,12 +1,10 @@
-"""Cutovers: what moves, which step runs, what was checked, and what happened."""
+"""A cutover: what moves, how it is paced, which step runs."""
 
 from django.db import models
-from django.db.models import Q
-from django.utils import timezone
-from django.utils.translation import get_language
+from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
-from units.models import AppendOnlyModel, Dated, Namespace
+from units.models import Dated, Namespace
 
 
 class Cutover(Dated):
@@ -25,6 +23,16 @@ class Cutover(Dated):
         ABORTED = "aborted", _("aborted")
         DISCARDED = "discarded", _("discarded")
 
+    class Kind(models.TextChoices):
+        TABLE = "table", _("ranges and exact ids")
+        SHIFT = "shift", _("a share of the ids")
+        ZERO = "zero", _("cut to zero")
+        ROLLBACK = "rollback", _("roll back")
+
+    class Mode(models.TextChoices):
+        PLANNED = "planned", _("planned")
+        EMERGENCY = "emergency", _("emergency")
+
     BEFORE = (State.DRAFT, State.PREVIEWED, State.CHECKING, State.CHECKED)
     ACTIVE = (State.STARTING, State.PREPARE, State.FREEZE, State.ACTIVATE, State.RELEASE, State.ABORTING)
     ENDED = (State.DONE, State.ABORTED, State.DISCARDED)
@@ -35,6 +43,24 @@ class Cutover(Dated):
     number = models.PositiveIntegerField(_("number"), help_text=_("Counts the cutovers of the namespace."))
     unit_type = models.CharField(_("unit type"), max_length=63)
     state = models.CharField(_("state"), max_length=12, choices=State, default=State.DRAFT)
+    kind = models.CharField(_("kind"), max_length=10, choices=Kind, default=Kind.TABLE)
+    mode = models.CharField(
+        _("mode"),
+        max_length=10,
+        choices=Mode,
+        default=Mode.PLANNED,
+        help_text=_(
+            "In an emergency the losing unit is gone: its nodes are declared dead instead of drained."
+        ),
+    )
+    pacing = models.JSONField(
+        _("pacing"),
+        default=dict,
+        blank=True,
+        help_text=_(
+            "How the ids are divided into batches, how long each bakes, and what its health must be."
+        ),
+    )
     batch = models.PositiveSmallIntegerField(
         _("batch"), default=0, help_text=_("Index of the slice of ids that is moving.")
     )
@@ -42,6 +68,28 @@ class Cutover(Dated):
         _("turns"),
         default=0,
         help_text=_("How often this batch was turned round; odd means on the way back."),
+    )
+    unwinding = models.BooleanField(
+        _("rolling back"),
+        default=False,
+        help_text=_("After this batch the finished ones before it go back, too."),
+    )
+    baking_since = models.DateTimeField(
+        _("baking since"),
+        null=True,
+        blank=True,
+        help_text=_("When the last finished batch had moved; the next one waits for its bake."),
+    )
+    paused_at = models.DateTimeField(_("paused"), null=True, blank=True)
+    paused_by = models.CharField(
+        _("paused by"), max_length=150, blank=True, help_text=_("Empty where a failing gate paused it.")
+    )
+    pause_reason = models.TextField(_("reason of the pause"), blank=True)
+    hold = models.JSONField(
+        _("held by"),
+        default=dict,
+        blank=True,
+        help_text=_("What keeps the next step back although its gate has passed."),
     )
     epoch = models.PositiveBigIntegerField(
         _("epoch"), default=0, help_text=_("The epoch under which the running step was published.")
@@ -73,6 +121,13 @@ class Cutover(Dated):
         help_text=_("Live sessions of the moved ids as counted for the preview."),
     )
     created_by = models.CharField(_("created by"), max_length=150, blank=True)
+    approval_needed = models.BooleanField(_("needs an approval"), default=False)
+    requested_by = models.CharField(
+        _("requested by"), max_length=150, blank=True, help_text=_("Who last changed what is to be approved.")
+    )
+    approved_by = models.CharField(_("approved by"), max_length=150, blank=True)
+    approved_at = models.DateTimeField(_("approved"), null=True, blank=True)
+    approval_comment = models.TextField(_("comment of the approver"), blank=True)
     started_by = models.CharField(_("started by"), max_length=150, blank=True)
     reason = models.TextField(_("reason"), blank=True)
     rollback_of = models.ForeignKey(
@@ -96,6 +151,9 @@ class Cutover(Dated):
         permissions = [
             ("start_cutover", _("Can start a cutover")),
             ("skip_check", _("Can skip a failed check")),
+            ("approve_cutover", _("Can approve the cutovers of others")),
+            ("override_safety", _("Can override a safety rule")),
+            ("emergency_cutover", _("Can cut over in emergency mode")),
         ]
         constraints = [
             models.UniqueConstraint(fields=("namespace", "number"), name="cutover_number"),
@@ -104,6 +162,18 @@ class Cutover(Dated):
                 condition=Q(state__in=("starting", "prepare", "freeze", "activate", "release", "aborting")),
                 name="cutover_one_active",
                 violation_error_message=_("Another cutover of this namespace is running."),
+            ),
+            models.CheckConstraint(
+                condition=Q(approved_by="") | ~Q(approved_by=F("requested_by")),
+                name="cutover_approved_by_another",
+                violation_error_message=_("Nobody approves a cutover that is their own."),
+            ),
+            models.CheckConstraint(
+                condition=Q(approval_needed=False)
+                | ~Q(approved_by="")
+                | Q(state__in=("draft", "previewed", "checking", "checked", "discarded")),
+                name="cutover_approved_before_start",
+                violation_error_message=_("Somebody else has to approve this cutover before it starts."),
             ),
         ]
 
@@ -125,81 +195,15 @@ class Cutover(Dated):
         return not self.active and not self.ended
 
     @property
+    def paused(self) -> bool:
+        """Whether somebody, or a failing gate, keeps the next batch from beginning."""
+        return self.paused_at is not None
+
+    @property
+    def emergency(self) -> bool:
+        return self.mode == self.Mode.EMERGENCY
+
+    @property
     def turned(self) -> bool:
         """Whether ids are on their way back to their old owners."""
         return self.turns % 2 == 1
-
-
-class Check(models.Model):
-    class State(models.TextChoices):
-        PENDING = "pending", _("pending")
-        RUNNING = "running", _("running")
-        PASSED = "passed", _("passed")
-        FAILED = "failed", _("failed")
-        SKIPPED = "skipped", _("skipped")
-
-    cutover = models.ForeignKey(Cutover, models.CASCADE, related_name="checks", verbose_name=_("cutover"))
-    key = models.CharField(_("key"), max_length=60)
-    title = models.CharField(_("title"), max_length=200)
-    state = models.CharField(_("state"), max_length=10, choices=State, default=State.PENDING)
-    reason = models.TextField(_("reason"), blank=True)
-    reasons = models.JSONField(
-        _("reason in other languages"),
-        default=dict,
-        blank=True,
-        help_text=_("The same sentence by language, for whoever reads it."),
-    )
-    attempt = models.PositiveIntegerField(_("attempt"), default=0)
-    skipped_by = models.CharField(_("skipped by"), max_length=150, blank=True)
-    skip_reason = models.TextField(_("reason of the skip"), blank=True)
-    started = models.DateTimeField(_("started"), null=True, blank=True)
-    finished = models.DateTimeField(_("finished"), null=True, blank=True)
-
-    class Meta:
-        verbose_name = _("check")
-        verbose_name_plural = _("checks")
-        ordering = ("cutover", "pk")
-        constraints = [models.UniqueConstraint(fields=("cutover", "key"), name="check_key")]
-
-    def __str__(self) -> str:
-        return self.title
-
-    @property
-    def said(self) -> str:
-        """The reason in the language of whoever reads it."""
-        return str(self.reasons.get(get_language() or "", self.reason))
-
-
-class CutoverEvent(AppendOnlyModel):
-    """One line of a cutover's timeline."""
-
-    cutover = models.ForeignKey(Cutover, models.PROTECT, related_name="events", verbose_name=_("cutover"))
-    at = models.DateTimeField(_("at"), default=timezone.now)
-    kind = models.CharField(_("kind"), max_length=40)
-    data = models.JSONField(_("data"), default=dict, blank=True)
-
-    class Meta:
-        verbose_name = _("cutover event")
-        verbose_name_plural = _("cutover events")
-        ordering = ("cutover", "at", "pk")
-
-    def __str__(self) -> str:
-        return f"{self.cutover} {self.kind}"
-
-
-class ProgressSample(models.Model):
-    """Sessions closed, remaining and reconnected at one moment of a cutover."""
-
-    cutover = models.ForeignKey(Cutover, models.CASCADE, related_name="samples", verbose_name=_("cutover"))
-    at = models.DateTimeField(_("at"), default=timezone.now)
-    closed = models.PositiveIntegerField(_("closed"), default=0)
-    remaining = models.PositiveIntegerField(_("remaining"), default=0)
-    reconnected = models.PositiveIntegerField(_("reconnected"), default=0)
-
-    class Meta:
-        verbose_name = _("progress")
-        verbose_name_plural = _("progress")
-        ordering = ("cutover", "at", "pk")
-
-    def __str__(self) -> str:
-        return f"{self.cutover} {self.at:%H:%M:%S}"

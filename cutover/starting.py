@@ -1,0 +1,103 @@
+"""Starting: a checked cutover takes the active place of its namespace, or a sentence says what is missing."""
+
+from collections.abc import Callable
+
+from django.db import IntegrityError, transaction
+from django.utils import timezone
+from django.utils.translation import gettext
+
+from cutover import alarms, jobs, previews, rules
+from cutover.errors import Refused, StalePreview
+from cutover.models import Check, Cutover, CutoverEvent
+from units import audit, publishing
+
+State = Cutover.State
+
+#: Each raises `Refused` where a checked cutover must not start yet; called under the namespace's lock.
+GUARDS: tuple[Callable[[Cutover], None], ...] = ()
+
+
+def start(cutover: Cutover, actor: str, typed_namespace: str) -> Cutover:
+    """The cutover holds the active place of its namespace, and its first step is on its way.
+
+    Raises:
+        StalePreview: the tables in effect are not those of the preview.
+        Refused: the name was mistyped, checks are open, or another cutover is running; says what to do.
+    """
+    if typed_namespace.strip() != cutover.namespace.name:
+        raise Refused(
+            gettext("Type the name of the namespace, %(name)s, to start the cutover.")
+            % {"name": cutover.namespace.name}
+        )
+    try:
+        with transaction.atomic():
+            _claim_start(Cutover.objects.select_related("namespace").get(pk=cutover.pk), actor)
+    except IntegrityError as error:
+        raise Refused(_another_runs(cutover)) from error
+    jobs.start(cutover.pk)
+    cutover.refresh_from_db()
+    return cutover
+
+
+def _claim_start(cutover: Cutover, actor: str) -> None:
+    namespace = publishing.locked(cutover.namespace_id)
+    cutover.refresh_from_db()
+    if not cutover.editable:
+        raise Refused(
+            gettext("Cutover %(cutover)s is %(state)s; it cannot be started again.")
+            % {"cutover": cutover, "state": cutover.get_state_display()}
+        )
+    if cutover.state == State.DRAFT:
+        raise Refused(gettext("Generate the preview of cutover %(cutover)s first.") % {"cutover": cutover})
+    if previews.is_stale(cutover, rules.in_effect(namespace)):
+        raise StalePreview(
+            gettext(
+                "The rule in effect has changed since the preview of cutover %(cutover)s."
+                " Generate the preview again."
+            )
+            % {"cutover": cutover}
+        )
+    _refuse_open_checks(cutover)
+    for guard in GUARDS:
+        guard(cutover)
+    if Cutover.objects.filter(namespace=namespace, state__in=Cutover.ACTIVE).exists():
+        raise Refused(_another_runs(cutover))
+    now = timezone.now()
+    rows = Cutover.objects.filter(pk=cutover.pk, state=State.CHECKED)
+    if (
+        rows.update(state=State.STARTING, started_by=actor[:150], started_at=now, phase_at=now, updated=now)
+        != 1
+    ):
+        raise Refused(gettext("Run the checks of cutover %(cutover)s first.") % {"cutover": cutover})
+    CutoverEvent.objects.create(cutover=cutover, kind="started", data={"by": actor}, at=now)
+    audit.record(
+        actor,
+        "cutover.start",
+        cutover,
+        namespace=namespace,
+        before={"state": cutover.state},
+        after={"state": State.STARTING, "moved": cutover.moved},
+        reason=cutover.reason,
+    )
+    alarms.clear_undone(namespace.pk)
+
+
+def _refuse_open_checks(cutover: Cutover) -> None:
+    checks = list(cutover.checks.all())
+    open_ones = [c for c in checks if c.state not in (Check.State.PASSED, Check.State.SKIPPED)]
+    if not checks:
+        raise Refused(gettext("Run the checks of cutover %(cutover)s first.") % {"cutover": cutover})
+    if open_ones:
+        titles = ", ".join(check.title for check in open_ones)
+        raise Refused(
+            gettext("These checks are not passed: %(titles)s. Retry each of them, or skip it with a reason.")
+            % {"titles": titles}
+        )
+
+
+def _another_runs(cutover: Cutover) -> str:
+    other = Cutover.objects.filter(namespace=cutover.namespace_id, state__in=Cutover.ACTIVE).first()
+    return gettext(
+        "Another cutover of namespace %(namespace)s is running (%(other)s)."
+        " Wait for its end, abort it or turn it around."
+    ) % {"namespace": cutover.namespace.name, "other": other or "?"}
