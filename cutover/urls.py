@@ -1,24 +1,30 @@
 from django.urls import include, path
 
-from cutover import views
-from cutover.lists import History, Start
-from cutover.notices import Banners
-from cutover.overview import Overview, OverviewFigures
+from cutover.pages.adjust import Adjust, New
+from cutover.pages.base import Current
+from cutover.pages.confirm import Confirm
+from cutover.pages.lists import History, Start
+from cutover.pages.notices import Banners
+from cutover.pages.overview import Overview, OverviewFigures
+from cutover.pages.precheck import Checks, Precheck
+from cutover.pages.preview import PreviewPage, RulesPage
+from cutover.pages.progress import Progress, Status
+from cutover.pages.report import Report
 
 cutover_patterns = [
     path("", Start.as_view(), name="start"),
     path("history/", History.as_view(), name="history"),
-    path("new/", views.New.as_view(), name="new"),
-    path("<int:pk>/", views.Current.as_view(), name="cutover"),
-    path("<int:pk>/adjust/", views.Adjust.as_view(), name="adjust"),
-    path("<int:pk>/preview/", views.PreviewPage.as_view(), name="preview"),
-    path("<int:pk>/rules/", views.RulesPage.as_view(), name="rules"),
-    path("<int:pk>/precheck/", views.Precheck.as_view(), name="precheck"),
-    path("<int:pk>/precheck/checks/", views.Checks.as_view(), name="checks"),
-    path("<int:pk>/confirm/", views.Confirm.as_view(), name="confirm"),
-    path("<int:pk>/progress/", views.Progress.as_view(), name="progress"),
-    path("<int:pk>/report/", views.Report.as_view(), name="report"),
-    path("<int:pk>/status/", views.Status.as_view(), name="status"),
+    path("new/", New.as_view(), name="new"),
+    path("<int:pk>/", Current.as_view(), name="cutover"),
+    path("<int:pk>/adjust/", Adjust.as_view(), name="adjust"),
+    path("<int:pk>/preview/", PreviewPage.as_view(), name="preview"),
+    path("<int:pk>/rules/", RulesPage.as_view(), name="rules"),
+    path("<int:pk>/precheck/", Precheck.as_view(), name="precheck"),
+    path("<int:pk>/precheck/checks/", Checks.as_view(), name="checks"),
+    path("<int:pk>/confirm/", Confirm.as_view(), name="confirm"),
+    path("<int:pk>/progress/", Progress.as_view(), name="progress"),
+    path("<int:pk>/report/", Report.as_view(), name="report"),
+    path("<int:pk>/status/", Status.as_view(), name="status"),
 ]
 
 urlpatterns = [

@@ -182,7 +182,7 @@ UNFOLD: dict[str, Any] = {
             "units.unittype",
             "units.namespace",
         ],
-        "search_callback": "cutover.palette.pages",
+        "search_callback": "cutover.pages.palette.pages",
     },
     "COLORS": {
         # Tailwind's blue: the violet that unfold comes with is one of the units' colours.

@@ -12,8 +12,8 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, ngettext
 
-from cutover import banners as all_banners
-from cutover.bars import Bar, Looks, looks_data, segments_data
+from cutover.pages import banners as all_banners
+from cutover.pages.bars import Bar, Looks, looks_data, segments_data
 from msha import navigation
 from msha.steering.ranges import RangeTable
 

@@ -135,7 +135,7 @@
       badge.className = `badge ${css}`;
     }
 
-    // the same line as cutover/shown.py draws
+    // the same line as cutover/pages/shown.py draws
     showPhases(status) {
       const list = this.root.querySelector("[data-phases]");
       if (!list) return;

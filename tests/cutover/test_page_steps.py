@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from cutover import services
 from cutover.models import Check, Cutover
-from cutover.wizard import Place, place_of, places_open
+from cutover.pages.wizard import Place, place_of, places_open
 from tests.cutover.builders import (
     Scene,
     grow_old,

@@ -4,7 +4,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views import View
 
-from cutover.banners import banners_for
+from cutover.pages.banners import banners_for
 
 
 class Banners(View):

@@ -13,8 +13,8 @@ from django.http import QueryDict
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from cutover.bars import Looks, UnitLook
 from cutover.models import Cutover
+from cutover.pages.bars import Looks, UnitLook
 from msha.steering.errors import InvalidRule
 from msha.steering.ranges import IdRange, KeySpace, MovedIds, MovedRange, RangeTable, parse_range
 

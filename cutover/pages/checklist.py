@@ -7,7 +7,7 @@ from django.db.models import Count, Q
 from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext_lazy as _
 
-from cutover.bars import table_or_none
+from cutover.pages.bars import table_or_none
 from cutover.rules import entry_of
 from domains.models import BackSources, DomainUnit
 from msha.steering.ranges import KeySpace

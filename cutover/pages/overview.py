@@ -14,9 +14,9 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from cutover.bars import Bar, Looks, UnitLook, draw, shares, table_or_none
-from cutover.checklist import checklist
 from cutover.models import Cutover
+from cutover.pages.bars import Bar, Looks, UnitLook, draw, shares, table_or_none
+from cutover.pages.checklist import checklist
 from cutover.rules import entry_of, key_space_of
 from msha.steering.ranges import KeySpace, MovedIds
 from units import publishing

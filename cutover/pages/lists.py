@@ -6,8 +6,8 @@ from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext_lazy as _
 
-from cutover.forms import HistoryFilter
 from cutover.models import Cutover
+from cutover.pages.forms import HistoryFilter
 from units.pages import ConsolePage
 
 PER_PAGE = 20

@@ -8,8 +8,8 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, pgettext
 
-from cutover.bars import Looks
 from cutover.models import Check, Cutover
+from cutover.pages.bars import Looks
 from cutover.prechecks import BY_KEY
 from msha.steering.phases import reads_differently
 from msha.steering.ranges import KeySpace, MovedIds
