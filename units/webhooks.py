@@ -1,0 +1,148 @@
+"""Calls to addresses of other people's systems: signed, and bounded in time and size, whatever is out there.
+
+Who is called can check three headers: ``X-Msha-Signature`` is ``sha256=`` and the hexadecimal HMAC-SHA256,
+under the secret that both know, of the timestamp, a dot and the body; ``X-Msha-Timestamp`` is when the call
+was made, in seconds since 1970, so that an old call can be told from a new one; ``X-Msha-Delivery`` is the
+same for every attempt at one thing, so that nothing is done twice.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from django.core.serializers.json import DjangoJSONEncoder
+from django.utils.translation import gettext
+
+from msha.steering.errors import Transient
+
+SIGNATURE = "X-Msha-Signature"
+TIMESTAMP = "X-Msha-Timestamp"
+DELIVERY = "X-Msha-Delivery"
+
+#: What is read of an answer; one with more has failed.
+ANSWER_LIMIT = 64 * 1024
+#: So much of an answer is repeated to people.
+QUOTED = 200
+
+
+@dataclass(eq=False)
+class CallFailed(Transient):
+    """Nobody answered, or not within the limits."""
+
+    problem: str
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back.
+
+    Attributes:
+        status: of HTTP; a redirect is an answer like any other, it is never followed.
+        body: at most `ANSWER_LIMIT` bytes.
+        elapsed_ms: from the dial to the last byte.
+    """
+
+    status: int
+    body: bytes
+    elapsed_ms: int
+
+    @property
+    def ok(self) -> bool:
+        """Whether the call was accepted (2xx)."""
+        return 200 <= self.status < 300
+
+    @property
+    def text(self) -> str:
+        """The body as text."""
+        return self.body.decode("utf-8", "replace")
+
+    def __str__(self) -> str:
+        said = " ".join(self.text.split())[:QUOTED]
+        if 300 <= self.status < 400:
+            return gettext("answered %(status)d; redirects are not followed") % {"status": self.status}
+        if not said:
+            return gettext("answered %(status)d") % {"status": self.status}
+        return gettext("answered %(status)d: %(said)s") % {"status": self.status, "said": said}
+
+
+def sign(secret: str, timestamp: int, body: bytes) -> str:
+    """The value of ``X-Msha-Signature`` for a body sent at a time (seconds since 1970)."""
+    signed = b"%d." % timestamp + body
+    return "sha256=" + hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()
+
+
+def call(url: str, secret: str, payload: Mapping[str, Any], *, delivery: str, timeout_s: float) -> Answer:
+    """The answer to the payload, POSTed as JSON once.
+
+    Blocks its thread, for `timeout_s` at most: resolving, dialling, TLS, sending and reading together, also
+    where every single byte comes late. Not for a thread that runs an event loop.
+
+    Args:
+        delivery: names what is delivered; the same for all attempts at it.
+
+    Raises:
+        CallFailed: no whole answer within the time and size.
+    """
+    body = json.dumps(payload, cls=DjangoJSONEncoder, ensure_ascii=False, sort_keys=True).encode()
+    timestamp = int(time.time())
+    headers = {
+        "Content-Type": "application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": "msha",
+        SIGNATURE: sign(secret, timestamp, body),
+        TIMESTAMP: str(timestamp),
+        DELIVERY: delivery,
+    }
+    # A loop of our own, closed without waiting: a name server that is silent holds nobody but its own thread.
+    loop = asyncio.new_event_loop()
+    try:
+        return loop.run_until_complete(_within(timeout_s, url, body, headers))
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+
+
+async def _within(timeout_s: float, url: str, body: bytes, headers: dict[str, str]) -> Answer:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _post(url, body, headers)
+    except TimeoutError:
+        raise CallFailed(gettext("did not answer within %(seconds)g s") % {"seconds": timeout_s}) from None
+    except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError, ValueError) as error:
+        reason = str(error).strip() or type(error).__name__
+        raise CallFailed(gettext("cannot be reached: %(reason)s") % {"reason": reason[:QUOTED]}) from error
+
+
+async def _post(url: str, body: bytes, headers: dict[str, str]) -> Answer:
+    began = time.monotonic()
+    # The system's certificates (and SSL_CERT_FILE), but neither proxies nor passwords from the environment.
+    verify = ssl.create_default_context() if urlsplit(url).scheme == "https" else False
+    async with (
+        httpx.AsyncClient(
+            verify=verify,
+            trust_env=False,
+            follow_redirects=False,
+            timeout=None,  # noqa: S113 - the whole call has one, around this
+        ) as client,
+        client.stream("POST", url, content=body, headers=headers) as response,
+    ):
+        read = bytearray()
+        async for piece in response.aiter_raw():
+            read += piece
+            if len(read) > ANSWER_LIMIT:
+                raise CallFailed(
+                    gettext("answered %(status)d with more than %(limit)d KiB")
+                    % {"status": response.status_code, "limit": ANSWER_LIMIT // 1024}
+                )
+        return Answer(response.status_code, bytes(read), int((time.monotonic() - began) * 1000))
