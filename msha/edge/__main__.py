@@ -11,16 +11,14 @@ from typing import NoReturn
 
 import structlog
 
-from msha.edge.agent import Agent
-from msha.edge.balancers import InvalidNetwork, networks
-from msha.edge.breakglass import BreakGlass, read_snapshot, refuse_buried
-from msha.edge.certificate_watch import CertificateWatch
-from msha.edge.certificates import Certificates, UnusableCertificate
-from msha.edge.control import InvalidControl, control_url, read_token
-from msha.edge.leaving import leave
 from msha.edge.limits import InvalidSetting, Limits, check_descriptors, descriptors, unknown_settings
 from msha.edge.logs import complain, log_to_stderr
-from msha.edge.process import (
+from msha.edge.node.agent import Agent
+from msha.edge.node.breakglass import BreakGlass, read_snapshot, refuse_buried
+from msha.edge.node.certificate_watch import CertificateWatch
+from msha.edge.node.control import InvalidControl, control_url, read_token
+from msha.edge.node.leaving import leave
+from msha.edge.node.process import (
     EdgeProcess,
     Exit,
     InvalidBind,
@@ -32,8 +30,10 @@ from msha.edge.process import (
     parse_bind,
     reserve,
 )
-from msha.edge.state import INSTANCE, ControlAddress, StateDirectory
-from msha.edge.succession import Succession, begin
+from msha.edge.node.state import INSTANCE, ControlAddress, StateDirectory
+from msha.edge.node.succession import Succession, begin
+from msha.edge.port.balancers import InvalidNetwork, networks
+from msha.edge.port.certificates import Certificates, UnusableCertificate
 from msha.steering.errors import InvalidSnapshot, MshaError
 
 WORKERS_LIMIT = 256

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from msha.edge.access_log import AccessLog, HandshakeRecord, ThreadSink, open_access_log
-from msha.edge.handshake import parse_request
+from msha.edge.entry.access_log import AccessLog, HandshakeRecord, ThreadSink, open_access_log
+from msha.edge.wire.handshake import parse_request
 from tests.edge.test_handshake import HEADS
 from tests.support.edge_worker import EdgeWorker, make_config, make_rule
 from tests.support.websocket_wire import BackSource, frame, handshake_head

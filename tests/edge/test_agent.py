@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
-from msha.edge.state import StateDirectory
+from msha.edge.node.state import StateDirectory
 from msha.steering.snapshot import Published, digest_of
 from msha.steering.wire import (
     Ack,

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from msha.edge import asking
-from msha.edge.back_sources import FAILURES_LIMIT
+from msha.edge.entry import asking
+from msha.edge.entry.back_sources import FAILURES_LIMIT
 from tests.edge.test_opening import closed_port
 from tests.support.edge_worker import QUICK, EdgeWorker, make_config, make_rule
 from tests.support.switching_server import SwitchingServer, switching_server

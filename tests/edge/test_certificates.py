@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from msha.edge.certificates import Certificates, open_to_all
+from msha.edge.port.certificates import Certificates, open_to_all
 from tests.support.certificates import Authority
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from msha.edge.server import Limits
+from msha.edge.entry.server import Limits
 from tests.edge.test_injection import Outcome, Speaker, to
 from tests.edge.test_tunnel import Flood, drained, eventually, freeze
 from tests.support.edge_worker import EdgeWorker, make_config, make_rule

@@ -12,8 +12,8 @@ import structlog
 from websockets.exceptions import InvalidStatus
 
 from msha.edge import __main__ as edge
-from msha.edge.process import InvalidBind, parse_bind, reserve
-from msha.edge.state import Description, StateDirectory, Stored, Tombstone
+from msha.edge.node.process import InvalidBind, parse_bind, reserve
+from msha.edge.node.state import Description, StateDirectory, Stored, Tombstone
 from msha.steering.snapshot import Published
 from tests.support.agents import RunningAgent, client, echo_server, eventually, runs, speaks
 from tests.support.snapshots import snapshot

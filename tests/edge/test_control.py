@@ -8,7 +8,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from msha.edge.control import (
+from msha.edge.node.control import (
     LONGEST_DELAY_S,
     InvalidControl,
     Synchrony,
@@ -18,7 +18,7 @@ from msha.edge.control import (
     dial,
     read_token,
 )
-from msha.edge.parking import must_park
+from msha.edge.node.parking import must_park
 from msha.steering.snapshot import load
 from msha.steering.wire import IN_SYNC_S, Confirm
 from tests.support.console import token_file

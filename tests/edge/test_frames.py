@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msha.edge.frames import FrameTracker, close_frame, close_payload, masked_close_frame, text_frame
+from msha.edge.wire.frames import FrameTracker, close_frame, close_payload, masked_close_frame, text_frame
 from tests.edge.fuzz.frames import steps
 from tests.support.websocket_wire import Frame, Wire, frame
 

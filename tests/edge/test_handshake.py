@@ -2,8 +2,8 @@
 
 import pytest
 
-from msha.edge import handshake
-from msha.edge.handshake import InvalidAnswer, InvalidHead
+from msha.edge.wire import handshake
+from msha.edge.wire.handshake import InvalidAnswer, InvalidHead
 from tests.support.websocket_wire import accept_key, handshake_head
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

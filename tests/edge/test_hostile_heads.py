@@ -7,9 +7,10 @@ from contextlib import suppress
 
 import pytest
 
-from msha.edge import handshake, plain_http
-from msha.edge.handshake import HEAD_LIMIT_BYTES, InvalidHead
-from msha.edge.steering import Steering
+from msha.edge.entry import plain_http
+from msha.edge.entry.steering import Steering
+from msha.edge.wire import handshake
+from msha.edge.wire.handshake import HEAD_LIMIT_BYTES, InvalidHead
 from msha.steering.decision import Tunnel, decide
 from msha.steering.snapshot import load
 from tests.support.edge_worker import make_config, make_rule, make_snapshot

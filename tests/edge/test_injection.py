@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from msha.edge.tunnel import CHUNK_BYTES, MESSAGES_LIMIT_BYTES
+from msha.edge.session.tunnel import CHUNK_BYTES, MESSAGES_LIMIT_BYTES
 from msha.steering.wire import TEXT_LIMIT_BYTES
 from tests.edge.test_tunnel import Flood, eventually, freeze
 from tests.support.edge_worker import EdgeWorker, make_config, make_cutover, make_rule, make_snapshot

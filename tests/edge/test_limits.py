@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import structlog
 
+from msha.edge.entry.peers import Downgrades, Peers, network_of
 from msha.edge.limits import InvalidSetting, Limits, Room, check_descriptors, setting_name, settings
-from msha.edge.peers import Downgrades, Peers, network_of
 from msha.steering.wire import TEXT_LIMIT_BYTES
 from tests.support.edge_worker import (
     QUICK,
@@ -510,7 +510,7 @@ def test_a_ping_waits_for_the_end_of_a_frame_but_not_of_a_message(
 def test_a_session_whose_peers_do_not_read_holds_no_more_than_its_buffer(
     make: Make, back_source: BackSource, buffer_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from msha.edge import tunnel
+    from msha.edge.session import tunnel
 
     for name in ("CHUNK_BYTES", "MESSAGES_LIMIT_BYTES", "_bytes", "_chunk"):
         monkeypatch.setattr(tunnel, name, getattr(tunnel, name))  # put back at the end

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from msha.edge.access_log import NoAccessLog
-from msha.edge.forwarded_opening import ForwardedOpening
-from msha.edge.listener import Listener, Spoken
-from msha.edge.opening import Opening
+from msha.edge.entry.access_log import NoAccessLog
+from msha.edge.entry.forwarded_opening import ForwardedOpening
+from msha.edge.entry.listener import Listener, Spoken
+from msha.edge.entry.opening import Opening
+from msha.edge.entry.server import Shell
+from msha.edge.entry.steering import Steering
 from msha.edge.reactor import Reactor
-from msha.edge.server import Shell
-from msha.edge.sessions import Sessions
-from msha.edge.steering import Steering
+from msha.edge.session.sessions import Sessions
 from tests.support.edge_worker import QUICK
 from tests.support.websocket_wire import Client
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from msha.demo.ports import free_ports
-from msha.edge.access_log import open_access_log
-from msha.edge.balancers import Balancers, InvalidNetwork, networks
+from msha.edge.entry.access_log import open_access_log
+from msha.edge.port.balancers import Balancers, InvalidNetwork, networks
 from tests.edge.test_behind_nginx import NGINX, PROPER, nginx
 from tests.support.agents import RunningAgent
 from tests.support.edge_worker import QUICK, EdgeWorker, make_config, make_rule

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 
-from msha.edge.metrics_server import CONNECTIONS_LIMIT, EXCHANGE_S
+from msha.edge.node.metrics_server import CONNECTIONS_LIMIT, EXCHANGE_S
 from tests.support.agents import REPOSITORY, RunningAgent, client, echo_server, eventually, speaks
 from tests.support.certificates import Authority
 from tests.support.console import Console, token_file

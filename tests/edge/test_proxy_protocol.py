@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msha.edge.proxy_protocol import V2_LIMIT_BYTES, InvalidProxyHeader, Proxied, read
+from msha.edge.wire.proxy_protocol import V2_LIMIT_BYTES, InvalidProxyHeader, Proxied, read
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 V4 = bytes((192, 0, 2, 7)) + bytes((10, 0, 0, 1)) + (50_000).to_bytes(2) + (80).to_bytes(2)

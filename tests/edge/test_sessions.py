@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from msha.edge.frames import close_frame, close_payload
 from msha.edge.reactor import Reactor
-from msha.edge.sessions import CLOSED_PER_TURN, SERVICE_RESTART, Sessions
-from msha.edge.tunnel import Tunnel
+from msha.edge.session.sessions import CLOSED_PER_TURN, SERVICE_RESTART, Sessions
+from msha.edge.session.tunnel import Tunnel
+from msha.edge.wire.frames import close_frame, close_payload
 
 Peers = tuple[socket.socket, socket.socket]
 

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from msha.edge import shared_port
-from msha.edge.shared_port import Listener
+from msha.edge.port import shared_port
+from msha.edge.port.shared_port import Listener
 
 
 @pytest.fixture

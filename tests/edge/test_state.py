@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from msha.edge.state import (
+from msha.edge.node.state import (
     ControlAddress,
     Description,
     DirectoryInUse,
@@ -26,7 +26,7 @@ from msha.steering.snapshot import digest_of
 HOLDER = """
 import sys, time
 from pathlib import Path
-from msha.edge.state import StateDirectory
+from msha.edge.node.state import StateDirectory
 directory = StateDirectory.open(Path(sys.argv[1]))
 print("locked", flush=True)
 sys.stdin.read()
@@ -35,7 +35,7 @@ sys.stdin.read()
 PARENT = """
 import os, subprocess, sys
 from pathlib import Path
-from msha.edge.state import StateDirectory
+from msha.edge.node.state import StateDirectory
 directory = StateDirectory.open(Path(sys.argv[1]))
 child = subprocess.Popen(["sleep", "60"], pass_fds=[directory.lock_fd], stdout=subprocess.DEVNULL)
 print(child.pid, flush=True)

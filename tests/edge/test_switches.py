@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msha.edge import handshake
-from msha.edge.handshake import InvalidAnswer
-from msha.edge.switches import Switch, Switches
+from msha.edge.wire import handshake
+from msha.edge.wire.handshake import InvalidAnswer
+from msha.edge.wire.switches import Switch, Switches
 
 KEYS = st.binary(min_size=16, max_size=16).map(base64.b64encode)
 

@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msha.edge.tally import Highest, Tally
+from msha.edge.session.tally import Highest, Tally
 from tests.support.edge_worker import EdgeWorker, make_config, make_rule
 from tests.support.websocket_wire import BackSource, frame, handshake_head
 

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from websockets.sync.client import connect
 
-from msha.edge.access_log import open_access_log
-from msha.edge.balancers import Balancers, networks
-from msha.edge.certificates import Certificates
+from msha.edge.entry.access_log import open_access_log
 from msha.edge.limits import Limits
-from msha.edge.tls import TlsSocket
-from msha.edge.tunnel import CHUNK_BYTES
+from msha.edge.port.balancers import Balancers, networks
+from msha.edge.port.certificates import Certificates
+from msha.edge.port.tls import TlsSocket
+from msha.edge.session.tunnel import CHUNK_BYTES
 from tests.edge.test_interop import EchoServer
 from tests.support.certificates import Authority
 from tests.support.edge_worker import QUICK, EdgeWorker, make_config, make_rule

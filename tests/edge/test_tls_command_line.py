@@ -14,8 +14,8 @@ import pytest
 import structlog
 from websockets.asyncio.client import ClientConnection, connect
 
-from msha.edge.certificate_watch import CertificateWatch
-from msha.edge.certificates import Certificates
+from msha.edge.node.certificate_watch import CertificateWatch
+from msha.edge.port.certificates import Certificates
 from tests.edge.test_command_line import usage
 from tests.support.agents import RunningAgent, echo_server, eventually, takes_connections
 from tests.support.certificates import Authority

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from msha.edge.certificates import Certificates
-from msha.edge.tls import TlsSocket, by_name
+from msha.edge.port.certificates import Certificates
+from msha.edge.port.tls import TlsSocket, by_name
 from tests.support.certificates import Authority
 from tests.support.tls_stream import TlsStream
 

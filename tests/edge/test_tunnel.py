@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from msha.edge.tunnel import CHUNK_BYTES
+from msha.edge.session.tunnel import CHUNK_BYTES
 from tests.support.edge_worker import QUICK, EdgeWorker, make_config, make_cutover, make_rule
 from tests.support.websocket_wire import TIMEOUT_S, BackSource, BackSourceSession, Client, frame
 

@@ -3,8 +3,8 @@
 import time
 from collections import Counter
 
+from msha.edge.entry.waiting import WaitingRoom
 from msha.edge.reactor import Reactor
-from msha.edge.waiting import WaitingRoom
 from tests.edge.test_reactor import Stage, run
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from msha.edge.opening import Opening
+from msha.edge.entry.opening import Opening
 from msha.steering.snapshot import load
 from tests.edge.test_tunnel import eventually
 from tests.support.edge_worker import (

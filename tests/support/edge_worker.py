@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
-from msha.edge.access_log import AccessLog, NoAccessLog
-from msha.edge.balancers import Balancers
-from msha.edge.certificates import Certificates
+from msha.edge.entry.access_log import AccessLog, NoAccessLog
 from msha.edge.limits import Limits
-from msha.edge.worker import TlsBind, Worker
+from msha.edge.port.balancers import Balancers
+from msha.edge.port.certificates import Certificates
+from msha.edge.worker.worker import TlsBind, Worker
 from msha.steering.snapshot import Published, build
 from tests.support.websocket_wire import (
     TIMEOUT_S,

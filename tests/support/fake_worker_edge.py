@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from msha.edge import __main__ as edge
-from msha.edge.process import WorkerCommand
-from msha.edge.tally import Tally
+from msha.edge.node.process import WorkerCommand
+from msha.edge.session.tally import Tally
 
 FOLDER = Path(os.environ["FAKE_WORKERS"])
 

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from msha.edge import handshake
-from msha.edge.handshake import AnswerReader, InvalidAnswer, ResponseHead
+from msha.edge.wire import handshake
+from msha.edge.wire.handshake import AnswerReader, InvalidAnswer, ResponseHead
 from tests.edge.fuzz.heads import ACCEPT, KEY
 from tests.edge.fuzz.mutation import pieces
 from tests.edge.fuzz.reference import AnswerReading, Field, read_answer, switches

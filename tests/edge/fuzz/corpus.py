@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from msha.edge.frames import FrameTracker
+from msha.edge.wire.frames import FrameTracker
 from tests.edge.fuzz import answers, requests
 
 CORPUS = Path(__file__).parents[1] / "corpus"

@@ -10,8 +10,8 @@ from typing import Any
 from hypothesis import strategies as st
 from wsproto.frame_protocol import FrameDecoder, ParseFailed
 
-from msha.edge import frames
-from msha.edge.frames import FrameTracker
+from msha.edge.wire import frames
+from msha.edge.wire.frames import FrameTracker
 from tests.edge.fuzz.mutation import pieces
 
 

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from msha.edge import handshake
-from msha.edge.handshake import InvalidHead, RequestHead
+from msha.edge.wire import handshake
+from msha.edge.wire.handshake import InvalidHead, RequestHead
 from tests.edge.fuzz.mutation import pieces
 from tests.edge.fuzz.reference import RequestReading, lone_request, read_handshake, read_request
 

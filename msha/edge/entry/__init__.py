@@ -1,0 +1,1 @@
+"""From a connection's first byte to its tunnel or its answer."""

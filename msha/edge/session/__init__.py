@@ -1,0 +1,1 @@
+"""Open sessions: their bytes, their ends, and what is said into them."""
