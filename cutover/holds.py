@@ -5,10 +5,10 @@ cutover wait, or send it back by the ways that are open to an operator as well, 
 what the gates promise.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from cutover.situation import Situation
 from msha.steering.phases import Phase, Step
@@ -39,18 +39,27 @@ class Hold:
         """As it is stored in the cutover's row."""
         return {"kind": self.kind, "then": str(self.then), **self.facts}
 
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`as_dict`."""
+        facts = {name: value for name, value in stored.items() if name not in ("kind", "then")}
+        return cls(stored["kind"], facts, Then(stored["then"]))
+
 
 Holder = Callable[[Situation, Step], Hold | None]
 
 
 def paused(situation: Situation, to: Step) -> Hold | None:
-    """An operator's pause keeps the next batch back; a batch that is under way is brought to its end.
+    """A pause keeps the next batch back; a batch that is under way is brought to its end.
 
-    Inside a batch ids are frozen, and a pause there would keep their clients out.
+    Inside a batch ids are frozen, and a pause there would keep their clients out. What paused the cutover by
+    itself goes on being told as it was then.
     """
     cutover = situation.cutover
     if not cutover.paused or not opens_a_batch(to):
         return None
+    if not cutover.paused_by and cutover.hold.get("then") == Then.PAUSE:
+        return Hold.of(cutover.hold)
     return Hold("paused", {"by": cutover.paused_by, "reason": cutover.pause_reason})
 
 
@@ -60,7 +69,16 @@ def opens_a_batch(to: Step) -> bool:
 
 
 #: Asked in this order; the first that holds is told.
-HOLDERS: tuple[Holder, ...] = (paused,)
+HOLDERS: list[Holder] = [paused]
+
+
+def register(holder: Holder) -> None:
+    """The holder is asked, after those that are asked already; registering it again changes nothing.
+
+    Called when the app is ready: what holders look at is built on top of what they answer with.
+    """
+    if holder not in HOLDERS:
+        HOLDERS.append(holder)
 
 
 def holding(situation: Situation, to: Step) -> Hold | None:
