@@ -163,6 +163,15 @@ def cutover(request: HttpRequest, namespace: str, number: str) -> dict[str, Any]
     return _whole(cutover_for(request, namespace, number))
 
 
+@router.get(
+    "/namespaces/{namespace}/cutovers/{number}/report",
+    response=dict[str, Any],
+    summary="Who did what when: steps, batches, checks, overrides, approval, hooks, alarms, stragglers",
+)
+def report(request: HttpRequest, namespace: str, number: str) -> dict[str, Any]:
+    return services.report(cutover_for(request, namespace, number))
+
+
 @router.patch("/namespaces/{namespace}/cutovers/{number}", response=CutoverOut, summary="Adjust a draft")
 def update(request: HttpRequest, namespace: str, number: str, body: DraftIn) -> dict[str, Any]:
     found = cutover_for(request, namespace, number, CHANGE)

@@ -9,6 +9,7 @@ from cutover.commands import abort, finish_with_stragglers, pause, resume, roll_
 from cutover.drafts import create_draft, discard, open_draft, rollback, update_draft
 from cutover.errors import InvalidChange, Refused, StalePreview
 from cutover.previews import MoveRow, Preview, UnitRow, command, preview, stored_preview
+from cutover.report import report
 from cutover.starting import start
 from cutover.status import actions, status, summary
 from cutover.steps import advance
@@ -30,6 +31,7 @@ __all__ = [
     "open_draft",
     "pause",
     "preview",
+    "report",
     "resume",
     "retry_check",
     "roll_back",

@@ -7,6 +7,7 @@ from typing import Any
 from django.utils import timezone
 
 from cutover import alarms, plans, progress, rules, sentences
+from cutover.batches import batches
 from cutover.models import Check, Cutover
 from cutover.prechecks import BY_KEY
 from cutover.previews import command
@@ -47,6 +48,7 @@ def status(cutover: Cutover) -> Status:
         "turns": cutover.turns,
         "batch": cutover.batch,
         "batches": max(1, len(cutover.plan.get("batches", []))),
+        "batch_list": [batch.as_dict() for batch in batches(cutover)],
         "epoch": cutover.epoch,
         "moved_ids": moved.count,
         "moved": [

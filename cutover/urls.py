@@ -9,7 +9,7 @@ from cutover.pages.overview import Overview, OverviewFigures
 from cutover.pages.precheck import Checks, Precheck
 from cutover.pages.preview import PreviewPage, RulesPage
 from cutover.pages.progress import Progress, Status
-from cutover.pages.report import Report
+from cutover.pages.report import Report, ReportFile
 
 cutover_patterns = [
     path("", Start.as_view(), name="start"),
@@ -24,6 +24,7 @@ cutover_patterns = [
     path("<int:pk>/confirm/", Confirm.as_view(), name="confirm"),
     path("<int:pk>/progress/", Progress.as_view(), name="progress"),
     path("<int:pk>/report/", Report.as_view(), name="report"),
+    path("<int:pk>/report.json", ReportFile.as_view(), name="report-file"),
     path("<int:pk>/status/", Status.as_view(), name="status"),
 ]
 

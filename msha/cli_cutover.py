@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from msha.cli_report import report_text
 from msha.remote import Call, Refusal, common_options, confirm, say, table
 
 #: How often a running cutover or running checks are asked for.
@@ -145,6 +146,15 @@ def status_(call: Call, number: str | None) -> None:
 def watch(call: Call, number: str | None) -> None:
     """Follow a cutover, by default the latest, to its end; exit code 0 only if it is done."""
     _conclude(call, _get(call, number or "latest"), wait=True)
+
+
+@cutover.command("report")
+@_number
+@common_options
+def report(call: Call, number: str | None) -> None:
+    """Show who did what when in a cutover, by default the latest; -o json is everything, to keep."""
+    found = dict(call.console.get(_path(call, number or "latest", "report")))
+    call.show(found, lambda: report_text(found))
 
 
 @cutover.command("rollback")

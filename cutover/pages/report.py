@@ -2,18 +2,16 @@
 
 from typing import Any, ClassVar
 
-from django.http import HttpResponse
-from django.shortcuts import redirect
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, redirect
 
 from cutover import services
 from cutover.models import Cutover
 from cutover.pages.base import ADD
 from cutover.pages.progress import Running
-from cutover.pages.shown import (
-    checks_shown,
-    duration,
-)
+from cutover.pages.shown import batches_shown, checks_shown
 from cutover.pages.wizard import Place
+from units.pages import ConsolePage
 
 
 class Report(Running):
@@ -34,7 +32,8 @@ class Report(Running):
         return super().step(
             {
                 "checks": checks_shown(cutover),
-                "duration": duration(cutover),
+                "report": services.report(cutover),
+                "batches": batches_shown(self.status),
                 "rollbacks": cutover.rollbacks.exclude(state=Cutover.State.DISCARDED),
                 "rollback_possible": self.status["actions"]["rollback"],
                 **self.titles,
@@ -42,3 +41,18 @@ class Report(Running):
             },
             status=status,
         )
+
+
+class ReportFile(ConsolePage):
+    """The report as a JSON file, to keep beside the ticket."""
+
+    permission_required = "cutover.view_cutover"
+
+    def get(self, request: HttpRequest, pk: int) -> HttpResponse:
+        cutover = get_object_or_404(Cutover.objects.select_related("namespace"), pk=pk)
+        answer = JsonResponse(
+            services.report(cutover), json_dumps_params={"indent": 2, "ensure_ascii": False}
+        )
+        name = f"cutover-{cutover.namespace.name}-{cutover.number}.json"
+        answer["Content-Disposition"] = f'attachment; filename="{name}"'
+        return answer

@@ -203,14 +203,28 @@ def checks_shown(cutover: Cutover) -> list[CheckShown]:
     return shown
 
 
-def duration(cutover: Cutover) -> str:
-    """How long it ran; "" while it has not ended."""
-    if cutover.started_at is None or cutover.ended_at is None:
-        return ""
-    seconds = (cutover.ended_at - cutover.started_at).total_seconds()
-    if seconds < 60:
-        return _("%(seconds).1f s") % {"seconds": seconds}
-    return _("%(minutes)d min %(seconds)d s") % {"minutes": seconds // 60, "seconds": seconds % 60}
+_BATCH_LOOKS: dict[str, tuple[str, str]] = {
+    "waiting": ("schedule", ""),
+    "moving": ("sync_alt", "info"),
+    "moved": ("check", "good"),
+    "going_back": ("undo", "warn"),
+    "back": ("undo", "warn"),
+    "left": ("block", ""),
+}
+
+
+def batches_shown(status: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The batches with icon and colour; the script of the page draws the same (`static/js/progress.js`)."""
+    running = not status["ended_at"]
+    shown = []
+    for batch in status["batch_list"]:
+        icon, css = _BATCH_LOOKS[batch["state"]]
+        began = datetime.fromisoformat(batch["began"]) if batch["began"] else None
+        now = running and batch["number"] == status["batch"] + 1
+        shown.append(
+            {**batch, "icon": icon, "css": css, "title": batch["state_title"], "began": began, "now": now}
+        )
+    return shown
 
 
 def moves_sentence(moved: MovedIds, key_space: KeySpace, looks: Looks) -> str:

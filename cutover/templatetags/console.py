@@ -76,6 +76,24 @@ def percent(value: float) -> str:
     return f"{value:.2f} %" if value % 1 else f"{value:.0f} %"
 
 
+@register.filter
+def moment(text: str | None) -> datetime | None:
+    """The moment that stands in a JSON value, for `when`."""
+    return datetime.fromisoformat(text) if text else None
+
+
+@register.filter
+def took(ms: int | None) -> str:
+    """How long something took, in the largest unit that says something."""
+    if ms is None:
+        return "–"
+    if ms < 1000:
+        return gettext("%(n)d ms") % {"n": ms}
+    if ms < 60_000:
+        return gettext("%(seconds).1f s") % {"seconds": ms / 1000}
+    return gettext("%(minutes)d min %(seconds)d s") % {"minutes": ms // 60_000, "seconds": ms // 1000 % 60}
+
+
 @register.simple_tag
 def delta(before: int, after: int) -> str:
     """The change with its sign; a true minus, as wide as a plus."""
