@@ -113,7 +113,7 @@ def _phases(cutover: Cutover) -> list[dict[str, Any]]:
             "by": step.data.get("by", ""),
             "reason": step.data.get("reason", ""),
         }
-    XX
+        for step, end in zip(steps, ends, strict=False)
     ]
 
 
