@@ -55,6 +55,8 @@ class Limits:
         connections: of clients, in whatever state; 0: as many as there are descriptors for.
         connections_per_address: of clients, by one address; 0: no limit.
         handshakes_per_address_per_s: so many are answered, and as many at once; 0: no limit.
+        tls_handshakes: of clients, at once; each takes 46 kB.
+        tls_handshakes_per_address: the same, by one address; 0: no limit.
         head_bytes, head_fields: of a request or of a back-source's answer.
         head_s: a client, for its request head.
         connect_s: a back-source, from the connect to its whole answer; then the next one is asked.
@@ -72,6 +74,8 @@ class Limits:
     connections: int = _limit(0, 1, 10_000_000, or_none=True)
     connections_per_address: int = _limit(10_000, 1, 10_000_000, or_none=True)
     handshakes_per_address_per_s: int = _limit(0, 1, 1_000_000, or_none=True)
+    tls_handshakes: int = _limit(2_000, 1, 100_000)
+    tls_handshakes_per_address: int = _limit(1_000, 1, 100_000, or_none=True)
     head_bytes: int = _limit(16_384, 1_024, 65_536)
     head_fields: int = _limit(100, 10, 1_000)
     head_s: float = _limit(5.0, 0.1, 60)

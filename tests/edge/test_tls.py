@@ -11,7 +11,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.sync.client import connect
@@ -92,7 +94,7 @@ def wss(worker: EdgeWorker, authority: Authority) -> Iterator[Callable[..., Clie
         client.close()
 
 
-def stream(worker: EdgeWorker, authority: Authority, name: str | None = NAME, **options: int) -> TlsStream:
+def stream(worker: EdgeWorker, authority: Authority, name: str | None = NAME, **options: Any) -> TlsStream:
     """A client that has not begun with TLS yet."""
     context = authority.client()
     context.check_hostname = name is not None
@@ -598,6 +600,86 @@ def test_three_hundred_handshakes_that_stop_half_way_are_gone_in_time_and_hurt_n
     for found in idle:
         found.close()
     client.send(b"still here")
+
+
+def half_way(worker: EdgeWorker, authority: Authority, **options: Any) -> TlsStream:
+    """A client in the middle of its handshake: it has an answer to its hello, and says nothing to it."""
+    found = stream(worker, authority, **options)
+    found.sock.sendall(found.hello())
+    assert found.sock.recv(1, socket.MSG_PEEK) == b"\x16"
+    return found
+
+
+def turned_down(worker: EdgeWorker, authority: Authority, **options: Any) -> None:
+    """A client is told by an alert that there is no room for its handshake, and sees a proper end."""
+    found = stream(worker, authority, **options)
+    with pytest.raises(ssl.SSLError, match="TLSV1_ALERT_INTERNAL_ERROR"):
+        found.shake_hands()
+    assert Client(found.sock).read_to_end() == b""
+    found.close()
+
+
+def test_handshakes_under_way_have_a_limit_and_those_that_are_over_do_not_count(
+    make_worker: MakeWorker, authority: Authority, back_source: BackSource, tmp_path: Path
+) -> None:
+    worker = make_worker(limits=replace(QUICK, tls_handshakes=3, head_s=10.0))
+    through = [secure(worker, authority) for _ in range(4)]
+    waiting = [half_way(worker, authority) for _ in range(3)]
+    turned_down(worker, authority)
+    worker.agent.stats(lambda word: word["counters"].get("limited_tls_handshakes", 0) == 1)
+    assert logged(tmp_path, "limited_tls_handshakes")["decision"] == "refuse"
+    through[0].send(handshake_head(router_id=1111))
+    back_source.take().switch()
+    assert through[0].answer().status == 101
+    waiting[0].shake_hands()  # it has got its place, and leaves it to another
+    secure(worker, authority).close()
+    for client in (*through, *waiting):
+        client.close()
+
+
+@pytest.mark.parametrize("how", ["through", "fin", "reset", "no tls", "too late"])
+def test_a_handshake_that_ends_makes_room_for_another(
+    make_worker: MakeWorker, authority: Authority, how: str
+) -> None:
+    limits = replace(QUICK, tls_handshakes=1, tls_handshakes_per_address=1)
+    worker = make_worker(limits=limits if how == "too late" else replace(limits, head_s=10.0))
+    assert worker.worker is not None
+    assert worker.worker.shell.tls is not None
+    under_way = worker.worker.shell.tls.handshakes
+    for _ in range(3):
+        found = half_way(worker, authority)
+        assert len(under_way) == 1
+        client = Client(found.sock)
+        if how == "through":
+            found.shake_hands()
+        elif how == "fin":
+            client.half_close()
+        elif how == "reset":
+            client.reset()
+        elif how == "no tls":
+            client.send(b"GET / HTTP/1.1\r\n\r\n")
+        deadline = time.monotonic() + TIMEOUT_S
+        while len(under_way):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        client.close()
+    assert not under_way._by_network
+
+
+def test_an_address_has_a_part_of_the_handshakes_and_a_load_balancer_has_as_many_as_there_are(
+    make_worker: MakeWorker, authority: Authority
+) -> None:
+    limits = replace(QUICK, tls_handshakes=5, tls_handshakes_per_address=2, head_s=10.0)
+    worker = make_worker(limits=limits, balancers=Balancers(networks(["127.0.0.9"])))
+    found = [half_way(worker, authority, source="127.0.0.2") for _ in range(2)]
+    turned_down(worker, authority, source="127.0.0.2")
+    worker.agent.stats(lambda word: word["counters"].get("limited_tls_handshakes_per_address", 0) == 1)
+    found += [half_way(worker, authority, source="127.0.0.9") for _ in range(3)]
+    turned_down(worker, authority, source="127.0.0.9")
+    turned_down(worker, authority, source="127.0.0.3")
+    worker.agent.stats(lambda word: word["counters"].get("limited_tls_handshakes", 0) == 2)
+    for client in found:
+        client.close()
 
 
 def test_the_head_has_no_more_time_than_without_tls(wss: Callable[..., Client]) -> None:

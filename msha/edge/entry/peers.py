@@ -138,6 +138,46 @@ class Peers:
         return holder.connections if holder else 0
 
 
+class TlsHandshakes:
+    """Which connections are in the middle of their TLS handshake: what that takes is theirs until it is over."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limit = limits.tls_handshakes
+        self._limit_per_address = limits.tls_handshakes_per_address
+        self._of: dict[object, str] = {}
+        self._by_network: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def begin(self, connection: object, host: str) -> str:
+        """Which limit forbids it to begin, as counters call it; empty if it has begun.
+
+        Args:
+            host: the client's address; empty for a load balancer, which is many clients.
+        """
+        if len(self._of) >= self._limit:
+            return "limited_tls_handshakes"
+        network = network_of(host)
+        count = self._by_network.get(network, 0)
+        if host and 0 < self._limit_per_address <= count:
+            return "limited_tls_handshakes_per_address"
+        self._of[connection] = network
+        self._by_network[network] = count + 1
+        return ""
+
+    def over(self, connection: object) -> None:
+        """It has ended, however; or it never began."""
+        network = self._of.pop(connection, None)
+        if network is None:
+            return
+        left = self._by_network[network] - 1
+        if left:
+            self._by_network[network] = left
+        else:
+            del self._by_network[network]
+
+
 class Downgrades:
     """Who sends handshakes that lost their Upgrade or their HTTP/1.1 on the way.
 

@@ -5,8 +5,10 @@ import ssl
 
 from msha.edge.entry.forwarded_opening import ForwardedOpening
 from msha.edge.entry.opening import Opening, Stage
+from msha.edge.entry.peers import TlsHandshakes
+from msha.edge.limits import Limits
 from msha.edge.port.certificates import Certificates
-from msha.edge.port.tls import RECORD_LIMIT_BYTES, TlsSocket, begins_hello, by_name, whole_hello
+from msha.edge.port.tls import BUSY_ALERT, RECORD_LIMIT_BYTES, TlsSocket, begins_hello, by_name, whole_hello
 from msha.edge.wire import handshake
 from msha.edge.wire.handshake import RequestHead
 
@@ -17,14 +19,16 @@ class TlsPort:
     Attributes:
         certificates: by name; what is changed there is in force for the next handshake.
         context: with which every connection begins.
+        handshakes: those under way.
         late: sockets that have still to send their last words.
     """
 
-    __slots__ = ("certificates", "context", "late")
+    __slots__ = ("certificates", "context", "handshakes", "late")
 
-    def __init__(self, certificates: Certificates) -> None:
+    def __init__(self, certificates: Certificates, limits: Limits) -> None:
         self.certificates = certificates
         self.context = by_name(certificates.pick)
+        self.handshakes = TlsHandshakes(limits)
         self.late: set[TlsSocket] = set()
 
     def finish_late(self) -> None:
@@ -91,16 +95,26 @@ class TlsOpening(Opening):
         elif not begins_hello(self._buffer):
             self._refuse_plain()
         elif whole_hello(self._buffer):
-            tls, reactor = self._shell.tls, self._shell.reactor
-            assert tls is not None
-            hello, self._buffer = self._buffer, b""
-            self._client = TlsSocket(self._client, tls.context, tls.late, reactor.remind)
-            return self._shake_hands(self._client, hello)
+            return self._begin_tls()
         return False
+
+    def _begin_tls(self) -> bool:
+        """Whether TLS is spoken from here on, with luck because the hello says it all."""
+        tls, balancers, host = self._shell.tls, self._shell.balancers, self._record.address[0]
+        assert tls is not None
+        excess = tls.handshakes.begin(self, "" if balancers is not None and host in balancers else host)
+        if excess:
+            self._turn_down(excess)
+            return False
+        hello, self._buffer = self._buffer, b""
+        self._client = TlsSocket(self._client, tls.context, tls.late, self._shell.reactor.remind)
+        return self._shake_hands(self._client, hello)
 
     def _shake_hands(self, client: TlsSocket, data: bytes = b"") -> bool:
         if not client.shake_hands(data):
             return False
+        assert self._shell.tls is not None
+        self._shell.tls.handshakes.over(self)
         self._shell.sessions.count("tls_handshakes")
         if client.resumed:
             self._shell.sessions.count("tls_resumed")
@@ -117,6 +131,13 @@ class TlsOpening(Opening):
             super()._bid(400, handshake.refusal(400, sentence))
         else:
             self._hang_up("not_tls")
+
+    def _turn_down(self, excess: str) -> None:
+        """The client is told by an alert; OpenSSL has nothing to do with it yet."""
+        self._shell.sessions.count(excess)
+        self._record.decision, self._record.reason = "refuse", excess
+        self._unread = self._shell.patient
+        super()._bid(0, BUSY_ALERT)
 
     def _tls_failed(self, error: ssl.SSLError) -> None:
         """The client has had the alert, or has sent one."""
@@ -141,6 +162,13 @@ class TlsOpening(Opening):
             if isinstance(client, TlsSocket):
                 self._client = client.plain()
         super()._bid(status, answer)
+
+
+    def _end(self) -> None:
+        super()._end()
+        if not self._established:
+            assert self._shell.tls is not None
+            self._shell.tls.handshakes.over(self)
 
 
 class ForwardedTlsOpening(ForwardedOpening, TlsOpening):

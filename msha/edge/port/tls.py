@@ -27,6 +27,9 @@ _CONTROL_LIMIT_BYTES = 65_536
 #: The content of a record that is not encrypted (RFC 8446 5.1).
 RECORD_LIMIT_BYTES = 16_384
 
+#: The alert ``internal_error``, fatal: we cannot go on, and it is not the client's fault (RFC 8446 6.2).
+BUSY_ALERT = b"\x15\x03\x03\x00\x02\x02\x50"
+
 _HEADER_BYTES = 5
 _HANDSHAKE = 0x16
 

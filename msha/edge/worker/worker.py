@@ -98,7 +98,7 @@ class Worker:
         self.reactor = Reactor()
         self.sessions = Sessions(self.reactor, close_s=limits.close_s, end_s=limits.end_s)
         self.steering = Steering(unit, hold_s=limits.hold_s)
-        tls_port = TlsPort(tls.certificates) if tls else None
+        tls_port = TlsPort(tls.certificates, limits) if tls else None
         self.shell = Shell(
             self.reactor, self.sessions, self.steering, access_log, limits, balancers, tls_port
         )
