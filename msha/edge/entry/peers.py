@@ -139,7 +139,7 @@ class Peers:
 
 
 class TlsHandshakes:
-    """Which connections are in the middle of their TLS handshake: what that takes is theirs until it is over."""
+    """Which connections are in the middle of their TLS handshake, and hold the memory that it takes."""
 
     def __init__(self, limits: Limits) -> None:
         self._limit = limits.tls_handshakes
