@@ -8,6 +8,7 @@ from django.utils import timezone
 
 from cutover import alarms, plans, progress, rules, sentences
 from cutover.batches import batches
+from cutover.consequences import consequences, possible
 from cutover.models import Check, Cutover
 from cutover.prechecks import BY_KEY
 from cutover.previews import command
@@ -86,7 +87,10 @@ def status(cutover: Cutover) -> Status:
         "ended_at": _iso(cutover.ended_at),
         "now": _iso(now),
         "settled": _settled(cutover, nodes),
+        "held": sentences.held(cutover.hold),
+        "paused": cutover.paused,
         "actions": actions(cutover),
+        "consequences": consequences(cutover),
         "checks": [_check(check) for check in cutover.checks.all()],
         "events": [
             {"at": _iso(row.at), "kind": row.kind, "data": row.data, "sentence": sentences.event(row)}
@@ -116,23 +120,13 @@ def summary(cutover: Cutover) -> Status:
 def actions(cutover: Cutover) -> dict[str, bool]:
     """Which acts the present state allows; permissions are another matter."""
     state = cutover.state
-    running = state in plans.PHASE_OF
-    step = plans.step_of(cutover) if running else None
-    turnable = step is not None and (
-        step.phase in (Phase.ACTIVATE, Phase.RELEASE) or (step.phase is Phase.FREEZE and step.turns > 0)
-    )
-    abortable = state == State.STARTING or (
-        step is not None and step.phase in (Phase.PREPARE, Phase.FREEZE) and step.turns == 0
-    )
     return {
         "edit": state in Cutover.BEFORE,
         "preview": state in Cutover.BEFORE,
         "check": state in (State.PREVIEWED, State.CHECKING, State.CHECKED),
         "start": state == State.CHECKED,
         "discard": state in Cutover.BEFORE,
-        "abort": abortable,
-        "turn_around": turnable,
-        "finish": state in (State.RELEASE, State.ABORTING),
+        **possible(cutover),
         "rollback": state == State.DONE,
     }
 
