@@ -128,6 +128,13 @@ class Cutover(Dated):
     approved_by = models.CharField(_("approved by"), max_length=150, blank=True)
     approved_at = models.DateTimeField(_("approved"), null=True, blank=True)
     approval_comment = models.TextField(_("comment of the approver"), blank=True)
+    approved_digest = models.CharField(
+        _("digest of what was approved"),
+        max_length=64,
+        blank=True,
+        help_text=_("Of the new rule, the moved ids, mode, pacing and overrides: it holds for nothing else."),
+    )
+    approval_requested_at = models.DateTimeField(_("approval asked for"), null=True, blank=True)
     started_by = models.CharField(_("started by"), max_length=150, blank=True)
     reason = models.TextField(_("reason"), blank=True)
     rollback_of = models.ForeignKey(

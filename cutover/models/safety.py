@@ -92,6 +92,12 @@ class Override(AppendOnlyModel):
         max_length=64,
         help_text=_("Of the new rule and of what the safety rule said: it holds for nothing else."),
     )
+    facts = models.JSONField(
+        _("what was found"),
+        default=dict,
+        blank=True,
+        help_text=_("The override lapses once this has become worse."),
+    )
     sentence = models.TextField(_("what the rule said"))
     by = models.CharField(_("by"), max_length=150)
     reason = models.TextField(_("reason"))
