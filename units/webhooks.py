@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from django.core.exceptions import ValidationError
 from django.core.serializers.json import DjangoJSONEncoder
 from django.utils.translation import gettext
 
@@ -35,9 +36,24 @@ QUOTED = 200
 
 @dataclass(eq=False)
 class CallFailed(Transient):
-    """Nobody answered, or not within the limits."""
+    """Nobody answered, or not within the limits.
 
-    problem: str
+    Attributes:
+        facts: what the sentence is made from, in whose language it is read; fit for JSON.
+    """
+
+    facts: dict[str, Any]
+
+    @property
+    def problem(self) -> str:
+        """What was wrong, in the reader's language."""
+        match self.facts.get("what"):
+            case "late":
+                return gettext("did not answer within %(seconds)g s") % self.facts
+            case "large":
+                return gettext("answered %(status)d with more than %(limit)d KiB") % self.facts
+            case _:
+                return gettext("cannot be reached: %(reason)s") % self.facts
 
     def __str__(self) -> str:
         return self.problem
@@ -51,11 +67,13 @@ class Answer:
         status: of HTTP; a redirect is an answer like any other, it is never followed.
         body: at most `ANSWER_LIMIT` bytes.
         elapsed_ms: from the dial to the last byte.
+        retry_after_s: when it asks to be called again, if it says so in seconds.
     """
 
     status: int
     body: bytes
     elapsed_ms: int
+    retry_after_s: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -74,6 +92,25 @@ class Answer:
         if not said:
             return gettext("answered %(status)d") % {"status": self.status}
         return gettext("answered %(status)d: %(said)s") % {"status": self.status, "said": said}
+
+
+def check_address(url: str) -> None:
+    """Nothing, if the address is one that `call` can dial; host names of one label are fine.
+
+    Raises:
+        django.core.exceptions.ValidationError: says what is wrong with it.
+    """
+    try:
+        parts = urlsplit(url)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # an unfinished IPv6 address, or a port that is none
+        known = False
+    if not known or not url.isprintable() or " " in url:
+        raise ValidationError(gettext("Give an address such as https://pager.example/msha."))
+    if "@" in parts.netloc or parts.fragment:
+        raise ValidationError(
+            gettext("Leave out user, password and fragment: calls are signed with the secret instead.")
+        )
 
 
 def sign(secret: str, timestamp: int, body: bytes) -> str:
@@ -118,10 +155,10 @@ async def _within(timeout_s: float, url: str, body: bytes, headers: dict[str, st
         async with asyncio.timeout(timeout_s):
             return await _post(url, body, headers)
     except TimeoutError:
-        raise CallFailed(gettext("did not answer within %(seconds)g s") % {"seconds": timeout_s}) from None
+        raise CallFailed({"what": "late", "seconds": timeout_s}) from None
     except (httpx.HTTPError, httpx.InvalidURL, ssl.SSLError, OSError, ValueError) as error:
         reason = str(error).strip() or type(error).__name__
-        raise CallFailed(gettext("cannot be reached: %(reason)s") % {"reason": reason[:QUOTED]}) from error
+        raise CallFailed({"what": "unreachable", "reason": reason[:QUOTED]}) from error
 
 
 async def _post(url: str, body: bytes, headers: dict[str, str]) -> Answer:
@@ -142,7 +179,14 @@ async def _post(url: str, body: bytes, headers: dict[str, str]) -> Answer:
             read += piece
             if len(read) > ANSWER_LIMIT:
                 raise CallFailed(
-                    gettext("answered %(status)d with more than %(limit)d KiB")
-                    % {"status": response.status_code, "limit": ANSWER_LIMIT // 1024}
+                    {"what": "large", "status": response.status_code, "limit": ANSWER_LIMIT // 1024}
                 )
-        return Answer(response.status_code, bytes(read), int((time.monotonic() - began) * 1000))
+        elapsed_ms = int((time.monotonic() - began) * 1000)
+        again = _seconds(response.headers.get("Retry-After", ""))
+        return Answer(response.status_code, bytes(read), elapsed_ms, again)
+
+
+def _seconds(text: str) -> float | None:
+    """A ``Retry-After`` in seconds; one that is a date would compare two clocks, and is left alone."""
+    digits = text.strip()
+    return float(digits) if digits.isascii() and digits.isdigit() and len(digits) < 10 else None

@@ -1,0 +1,1 @@
+"""Hooks: other people's systems that a cutover calls on its way, and waits for."""
