@@ -163,7 +163,6 @@ class TlsOpening(Opening):
                 self._client = client.plain()
         super()._bid(status, answer)
 
-
     def _end(self) -> None:
         super()._end()
         if not self._established:
