@@ -16,6 +16,9 @@ OVERDUE = "cutover_overdue"
 UNDONE = "cutover_undone"
 FROZEN = "cutover_frozen"
 
+#: Those that `said` knows.
+KINDS = (OVERDUE, UNDONE, FROZEN)
+
 
 def _subject(cutover: Cutover) -> str:
     return f"#{cutover.number}"
@@ -65,7 +68,7 @@ def said(alarm: Alarm) -> str:
     A step that still waits names whom it waits for now: that may be fewer than when the alarm was raised.
     """
     number = alarm.subject.removeprefix("#")
-    if alarm.kind not in (OVERDUE, UNDONE, FROZEN) or not number.isdigit():
+    if alarm.kind not in KINDS or not number.isdigit():
         return alarm.sentence
     cutover = Cutover.objects.filter(namespace=alarm.namespace_id, number=int(number)).first()
     if cutover is None:

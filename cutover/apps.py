@@ -8,10 +8,11 @@ class CutoverConfig(AppConfig):
 
     def ready(self) -> None:
         """Nodes' words reach the running cutover, and what it uses is known to the apps below."""
-        from cutover import adopting, driving, uses
+        from cutover import adopting, alarms, driving, uses
         from cutover.metrics import Cutovers
         from domains.services import register_draft_maker, register_rules_under_way
         from units import metrics
+        from units.alarms import register_sayer
         from units.in_use import register_use_check
         from units.signals import node_reported, rule_adopted
 
@@ -21,3 +22,5 @@ class CutoverConfig(AppConfig):
         register_rules_under_way(uses.rules_under_way)
         register_use_check(uses.sentence_against)
         metrics.register(Cutovers())
+        for kind in alarms.KINDS:
+            register_sayer(kind, alarms.said)

@@ -14,7 +14,7 @@ from cutover.steps import advance, publish_step
 from msha.steering import phases
 from msha.steering.errors import InvalidStep
 from msha.steering.phases import Ending, Phase
-from units import audit
+from units import audit, stopped
 from units.errors import PublishingStopped
 from units.models import Namespace
 
@@ -97,7 +97,7 @@ def _commanded(cutover: Cutover, actor: str, reason: str, act: Act) -> Cutover:
 
     def obey(namespace: Namespace, locked: Cutover) -> bool:
         if namespace.publishing_stopped:
-            raise PublishingStopped(namespace.name, namespace.publishing_stopped)
+            raise PublishingStopped(namespace.name, stopped.why(namespace))
         act(namespace, locked, actor, reason)
         return True
 

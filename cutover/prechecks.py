@@ -22,7 +22,7 @@ from domains import dns
 from msha.steering import snapshot as steering
 from msha.steering.errors import InvalidSnapshot
 from msha.steering.ranges import MovedIds
-from units import publishing
+from units import publishing, stopped
 from units.models import EdgeNode, Probe
 from units.probing import Answer, Question
 
@@ -125,7 +125,7 @@ def _no_other(scene: Scene, _answers: Answered) -> Verdict:
         return Verdict(False, gettext("Cutover %(other)s is running. Wait for its end.") % {"other": other})
     if namespace.publishing_stopped:
         return Verdict(
-            False, gettext("Publishing is stopped: %(reason)s") % {"reason": namespace.publishing_stopped}
+            False, gettext("Publishing is stopped: %(reason)s") % {"reason": stopped.why(namespace)}
         )
     return Verdict(True, gettext("No other cutover of this namespace is running."))
 

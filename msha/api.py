@@ -21,6 +21,7 @@ from ninja.security import HttpBearer
 import cutover.api
 import domains.api
 import units.api
+import units.api_alarms
 from domains.errors import Misplaced
 from msha.steering.errors import MshaError, Transient
 from units.access import Forbidden, NotFound, user_of_bearer
@@ -51,7 +52,7 @@ api = NinjaAPI(
     openapi_url="/v1/openapi.json",
 )
 
-for router in (units.api.router, domains.api.router, cutover.api.router):
+for router in (units.api.router, units.api_alarms.router, domains.api.router, cutover.api.router):
     api.add_router("/v1", router)
 
 

@@ -6,6 +6,7 @@ from typing import IO, Any
 import click
 import yaml
 
+from msha.cli_alarms import alarm
 from msha.cli_cutover import cutover
 from msha.cli_messages import send
 from msha.cli_nodes import node
@@ -211,6 +212,7 @@ def _sessions_text(counted: dict[str, Any]) -> str:
     return table([*rows, ["total", "", counted["total"], ""]], ["UNIT", "NODE", "SESSIONS", ""])
 
 
+main.add_command(alarm)
 main.add_command(cutover)
 main.add_command(send)
 main.add_command(node)

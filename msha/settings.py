@@ -172,5 +172,6 @@ CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = "UTC"
 CELERY_BEAT_SCHEDULE = {
+    "tell-alarms": {"task": "units.tasks.tell_alarms", "schedule": 5.0, "options": {"expires": 5}},
     "reconcile": {"task": "cutover.tasks.reconcile", "schedule": 1.0, "options": {"expires": 1}},
 }

@@ -1,10 +1,14 @@
 """Whether the fleet knows of versions that the database has forgotten (PROTOCOL P4)."""
 
+from typing import Any
+
 import structlog
 from django.db import transaction
+from django.utils import translation
+from django.utils.translation import gettext
 
-from units.alarms import raise_alarm
-from units.models import EdgeNode, Namespace, Snapshot
+from units.alarms import raise_alarm, register_sayer
+from units.models import Alarm, EdgeNode, Namespace, Snapshot
 
 #: The kind of the alarm.
 AHEAD = "node_ahead"
@@ -30,11 +34,13 @@ def notice(node_id: int, version: int, digest: str, enrolment: int | None = None
         known = version <= node.namespace.version and not _other_content(node, version, digest)
         if known and not forgotten:
             return False
-        sentence = _sentence(node, version)
+        facts = _facts(node, version)
+        with translation.override("en"):
+            sentence = _sentence(facts)
         Namespace.objects.filter(pk=node.namespace_id, publishing_stopped="").update(
             publishing_stopped=sentence
         )
-        raise_alarm(node.namespace_id, AHEAD, sentence, subject=node.name)
+        raise_alarm(node.namespace_id, AHEAD, sentence, subject=node.name, facts=facts)
         if enrolment is not None:  # it was enrolled by what the database has forgotten, and counts
             EdgeNode.objects.filter(pk=node_id, enrolment__lt=enrolment).exclude(
                 state=EdgeNode.State.DEAD
@@ -50,14 +56,32 @@ def _other_content(node: EdgeNode, version: int, digest: str) -> bool:
     return stored.first() != digest
 
 
-def _sentence(node: EdgeNode, version: int) -> str:
-    if version <= node.namespace.version:
+def _facts(node: EdgeNode, version: int) -> dict[str, Any]:
+    return {"node": node.name, "version": version, "known": node.namespace.version}
+
+
+def _sentence(facts: dict[str, Any]) -> str:
+    if facts["version"] <= facts["known"]:
         return (
-            f"Node {node.name} has a version {version} or an enrolment that this database (at version"
-            f" {node.namespace.version}) does not know: it was restored from an older backup."
-            " Run: manage.py after_restore"
+            gettext(
+                "Node %(node)s has a version %(version)d or an enrolment that this database (at version"
+                " %(known)d) does not know: it was restored from an older backup, or the node obeys a"
+                " break-glass file. Run: manage.py after_restore"
+            )
+            % facts
         )
     return (
-        f"Node {node.name} has version {version}, which this database (at version {node.namespace.version})"
-        " never published: it was restored from an older backup. Run: manage.py after_restore"
+        gettext(
+            "Node %(node)s has version %(version)d, which this database (at version %(known)d) never"
+            " published: it was restored from an older backup, or the node obeys a break-glass file."
+            " Run: manage.py after_restore"
+        )
+        % facts
     )
+
+
+def _said(alarm: Alarm) -> str:
+    return _sentence(alarm.facts) if alarm.facts else alarm.sentence
+
+
+register_sayer(AHEAD, _said)

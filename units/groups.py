@@ -8,13 +8,15 @@ OPERATOR = "operator"
 _APPS = ("units", "domains", "cutover")
 _EDITED = frozenset(
     {
-        "namespace", "unit", "unittype", "cluster", "edgenode", "slb",
+        "namespace", "unit", "unittype", "cluster", "edgenode", "slb", "alarmtarget",
         "domain", "domainunit", "uri", "backsources",
         "cutover",
     }
 )  # fmt: skip
 """Models an operator adds and changes; everything else is written by the services alone."""
-_DELETED = frozenset({"unit", "unittype", "cluster", "slb", "domain", "domainunit", "uri", "backsources"})
+_DELETED = frozenset(
+    {"unit", "unittype", "cluster", "slb", "alarmtarget", "domain", "domainunit", "uri", "backsources"}
+)
 
 
 def grant(sender: AppConfig, **_: Any) -> None:

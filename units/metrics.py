@@ -14,13 +14,15 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from units.access import user_of_bearer
-from units.models import Alarm, EdgeNode, Namespace
+from units.models import Alarm, AlarmDelivery, AlarmTarget, EdgeNode, Namespace
 
 #: What the collectors of all apps stand in; not the global one, which would add the process's own figures.
 REGISTRY = CollectorRegistry(auto_describe=False)
 
 #: Uncleared alarms; a kind is shown as 0 where it was raised once, so that a rule on it sees it end.
 ALARMS = "msha_alarms"
+#: Webhooks of alarms.
+DELIVERIES = "msha_alarm_deliveries"
 
 
 class Fleet(Collector):
@@ -33,6 +35,7 @@ class Fleet(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         """The families as they are now."""
         yield self._alarms()
+        yield self._deliveries()
         yield from self._namespaces()
         yield from self._nodes()
 
@@ -43,6 +46,20 @@ class Fleet(Collector):
             raised[name, kind] += cleared is None
         for labels, count in sorted(raised.items()):
             family.add_metric(labels, count)
+        return family
+
+    def _deliveries(self) -> GaugeMetricFamily:
+        family = GaugeMetricFamily(
+            DELIVERIES,
+            "What alarm targets have not been told yet (pending), or not within a day (gave_up).",
+            labels=["target", "state"],
+        )
+        states = (AlarmDelivery.State.PENDING, AlarmDelivery.State.GAVE_UP)
+        rows = AlarmDelivery.objects.filter(state__in=states).exclude(alarm=None)
+        counted = Counter(rows.values_list("target__name", "state"))
+        for target in AlarmTarget.objects.values_list("name", flat=True):
+            for state in states:
+                family.add_metric([target, str(state)], counted[target, str(state)])
         return family
 
     def _namespaces(self) -> Iterable[GaugeMetricFamily]:

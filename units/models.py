@@ -17,6 +17,8 @@ from django.db.models import F, Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from units import webhooks
+
 LIVE_WITHIN = timedelta(seconds=5)
 IN_SYNC_WITHIN = timedelta(seconds=3)
 UNIT_COLOURS = 8
@@ -460,6 +462,8 @@ class Alarm(models.Model):
     kind = models.CharField(_("kind"), max_length=60)
     subject = models.CharField(_("subject"), max_length=120, blank=True)
     sentence = models.TextField(_("what is wrong"))
+    #: What pages make the sentence from, in the reader's language; if empty, the stored one is shown.
+    facts = models.JSONField(_("facts"), default=dict, blank=True)
     raised_at = models.DateTimeField(_("raised"), default=timezone.now)
     cleared_at = models.DateTimeField(_("cleared"), null=True, blank=True)
 
@@ -477,6 +481,81 @@ class Alarm(models.Model):
 
     def __str__(self) -> str:
         return self.sentence
+
+
+class AlarmTarget(Dated):
+    """Where alarms are told by a webhook."""
+
+    name = models.CharField(_("name"), max_length=63, unique=True, validators=[_name])
+    namespace = models.ForeignKey(
+        Namespace,
+        models.PROTECT,
+        related_name="alarm_targets",
+        null=True,
+        blank=True,
+        verbose_name=_("namespace"),
+        help_text=_("Only its alarms are told; empty: those of all namespaces."),
+    )
+    url = models.CharField(
+        _("address"), max_length=500, validators=[webhooks.check_address], help_text=_("http:// or https://")
+    )
+    secret = models.CharField(
+        _("secret"),
+        max_length=200,
+        help_text=_("Signs every call (HMAC-SHA256); the receiver knows it, too."),
+    )
+    enabled = models.BooleanField(_("in use"), default=True)
+
+    class Meta:
+        verbose_name = _("alarm target")
+        verbose_name_plural = _("alarm targets")
+        ordering = ("name",)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class AlarmDelivery(models.Model):
+    """One thing that one target is told: that an alarm was raised, or is over. Every attempt has its id."""
+
+    class Event(models.TextChoices):
+        RAISED = "raised", _("raised")
+        CLEARED = "cleared", _("cleared")
+        TEST = "test", _("test")
+
+    class State(models.TextChoices):
+        PENDING = "pending", _("on its way")
+        DELIVERED = "delivered", _("delivered")
+        GAVE_UP = "gave_up", _("given up")
+
+    id = models.UUIDField(_("id"), primary_key=True, default=uuid.uuid4, editable=False)
+    target = models.ForeignKey(
+        AlarmTarget, models.CASCADE, related_name="deliveries", verbose_name=_("alarm target")
+    )
+    alarm = models.ForeignKey(
+        Alarm, models.CASCADE, related_name="deliveries", null=True, verbose_name=_("alarm")
+    )
+    event = models.CharField(_("event"), max_length=10, choices=Event)
+    state = models.CharField(_("state"), max_length=10, choices=State, default=State.PENDING)
+    calls = models.PositiveIntegerField(_("calls"), default=0)
+    answer = models.TextField(_("last answer"), blank=True)
+    created = models.DateTimeField(_("created"), default=timezone.now)
+    next_at = models.DateTimeField(_("next call"), default=timezone.now)
+    #: Whoever calls now has it alone until then; if he dies, the next one has it afterwards.
+    claimed_until = models.DateTimeField(_("claimed until"), null=True, blank=True)
+    finished = models.DateTimeField(_("finished"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("alarm delivery")
+        verbose_name_plural = _("alarm deliveries")
+        ordering = ("-created",)
+        constraints = [
+            models.UniqueConstraint(fields=("target", "alarm", "event"), name="alarm_delivery_once"),
+        ]
+        indexes = [models.Index(fields=("state", "next_at"), name="alarm_delivery_due")]
+
+    def __str__(self) -> str:
+        return f"{self.target} {self.event}"
 
 
 class Probe(models.Model):

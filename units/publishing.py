@@ -11,7 +11,7 @@ from django.db import transaction
 from django.utils.translation import gettext
 
 from msha.steering import snapshot as steering
-from units import audit
+from units import audit, stopped
 from units.errors import PublishingStopped, Refused, VersionConflict
 from units.in_use import refuse_removal_if_used
 from units.models import Namespace, Snapshot
@@ -88,7 +88,7 @@ def publish(
     with transaction.atomic():
         namespace = locked(namespace_pk)
         if namespace.publishing_stopped:
-            raise PublishingStopped(namespace.name, namespace.publishing_stopped)
+            raise PublishingStopped(namespace.name, stopped.why(namespace))
         if expected_version is not None and namespace.version != expected_version:
             raise VersionConflict(namespace.name, expected_version, namespace.version)
         before = newest(namespace)

@@ -21,11 +21,9 @@ from units.models import EdgeNode, Namespace, Snapshot
 from units.nudge import nudge_namespace
 from units.publishing import Change, append, locked, newest
 from units.signals import rule_adopted
+from units.stopped import RESTORED
 
 log = structlog.get_logger(__name__)
-
-#: Why publishing is stopped while the fleet's reports are awaited.
-RESTORED = "The database was restored; every enrolled node has to report before anything is published."
 
 
 @dataclass(frozen=True, slots=True)

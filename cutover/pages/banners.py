@@ -10,14 +10,17 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from cutover import alarms
 from cutover.models import Cutover
 from domains import services as domains
+from units import alarms, stopped
 from units.current import current_namespace
 from units.models import Alarm, EdgeNode, Namespace
 
 #: Above this difference a node's times cannot be compared with the console's by eye.
 SKEW_MS = 1000
+
+#: So many alarms are shown on every page; the rest is a number and a link.
+ALARMS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +67,24 @@ def _page(request: HttpRequest) -> str:
 
 def _stopped(namespace: Namespace) -> Iterator[Banner]:
     if namespace.publishing_stopped:
-        yield Banner("bad", "block", namespace.publishing_stopped, _("Publishing is stopped."))
+        yield Banner("bad", "block", stopped.why(namespace), _("Publishing is stopped."))
 
 
 def _alarms(namespace: Namespace) -> Iterator[Banner]:
-    for alarm in Alarm.objects.filter(namespace=namespace, cleared_at=None).order_by("raised_at")[:5]:
-        if alarm.sentence == namespace.publishing_stopped:
-            continue
+    raised = Alarm.objects.filter(namespace=namespace, cleared_at=None).order_by("raised_at")
+    told = [alarm for alarm in raised if alarm.sentence != namespace.publishing_stopped]
+    for alarm in told[:ALARMS_SHOWN]:
         yield Banner("bad", "warning", alarms.said(alarm), _("Alarm."))
+    more = len(told) - ALARMS_SHOWN
+    if more > 0:
+        yield Banner(
+            "bad",
+            "warning",
+            ngettext("There is %(count)d more.", "There are %(count)d more.", more) % {"count": more},
+            _("Alarm."),
+            _link("admin:units_alarm_changelist"),
+            _("See them all"),
+        )
 
 
 def _running(namespace: Namespace, here: str) -> Iterator[Banner]:

@@ -177,7 +177,7 @@ def test_the_watch_goes_on_after_a_failure_of_the_database(monkeypatch: pytest.M
     monkeypatch.setattr(driving, "look_at_everything", look)
     monkeypatch.setattr(watch, "EVERY_S", 0.0)
     with pytest.raises(Enough):
-        watch._forever()
+        watch._forever("cutover-watch", driving.look_at_everything)
     assert len(looks) == 3
 
 

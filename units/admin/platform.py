@@ -10,7 +10,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.decorators import display
 
-from units import editing
+from units import editing, stopped
 from units.admin.base import ConsoleAdmin, InNamespaceAdmin, InNamespaceForm
 from units.admin.unit_type_form import exact_field, form_for, ranges_field
 from units.current import choose, current_namespace
@@ -83,7 +83,7 @@ class NamespaceAdmin(ConsoleAdmin):
     @display(description=_("publishing"), label={"ok": "success", "stopped": "danger"})
     def publishing(self, row: Namespace) -> tuple[str, str]:
         if row.publishing_stopped:
-            return "stopped", gettext("stopped: %(reason)s") % {"reason": row.publishing_stopped}
+            return "stopped", gettext("stopped: %(reason)s") % {"reason": stopped.why(row)}
         return "ok", gettext("possible")
 
     def save_model(self, request: HttpRequest, obj: Namespace, form: Any, change: bool) -> None:

@@ -1,4 +1,4 @@
-"""What was published, what was done, what was wrong: to be looked at, never edited."""
+"""What was published and what was done: to be looked at, never edited."""
 
 import json
 from typing import Any
@@ -6,13 +6,12 @@ from typing import Any
 from django.contrib import admin
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.decorators import display
 
 from msha.steering.diff import document_text
 from units.admin.base import ReadOnlyAdmin, moment
-from units.models import Alarm, AuditEvent, Snapshot
+from units.models import AuditEvent, Snapshot
 
 
 def _text(value: str) -> SafeString:
@@ -76,26 +75,6 @@ class AuditEventAdmin(ReadOnlyAdmin):
     @display(description=_("after"))
     def is_now(self, row: AuditEvent) -> SafeString:
         return _json(row.after)
-
-
-@admin.register(Alarm)
-class AlarmAdmin(ReadOnlyAdmin):
-    list_display = ("raised", "state", "kind", "subject", "sentence", "cleared")
-    list_filter = ("kind",)
-    search_fields = ("subject", "sentence")
-    empty_hint = _("No alarm was ever raised here.")
-
-    @display(description=_("raised"), ordering="raised_at")
-    def raised(self, row: Alarm) -> SafeString | str:
-        return moment(row.raised_at)
-
-    @display(description=_("cleared"), ordering="cleared_at")
-    def cleared(self, row: Alarm) -> SafeString | str:
-        return moment(row.cleared_at)
-
-    @display(description=_("state"), label={"raised": "danger", "cleared": "success"})
-    def state(self, row: Alarm) -> tuple[str, str]:
-        return ("cleared", gettext("cleared")) if row.cleared_at else ("raised", gettext("raised"))
 
 
 def _json(value: Any) -> SafeString:
