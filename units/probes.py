@@ -17,6 +17,8 @@ SEND_WITHIN = timedelta(seconds=20)
 #: Unanswered probes older than this are expired; rows older than `KEPT` are deleted.
 EXPIRE_AFTER = timedelta(seconds=30)
 KEPT = timedelta(days=1)
+#: Of one node; the rest follows with the next look. A precheck asks a node about every back-source there is.
+CLAIMED_AT_ONCE = 200
 
 
 def claim(node_id: int) -> list[Probe]:
@@ -24,7 +26,7 @@ def claim(node_id: int) -> list[Probe]:
     claimed = []
     young = timezone.now() - SEND_WITHIN
     waiting = Probe.objects.filter(node_id=node_id, state=Probe.State.PENDING, created__gte=young)
-    for probe in waiting.order_by("pk")[:20]:  # what was asked first is sent first
+    for probe in waiting.order_by("pk")[:CLAIMED_AT_ONCE]:  # what was asked first is sent first
         if Probe.objects.filter(pk=probe.pk, state=Probe.State.PENDING).update(state=Probe.State.SENT):
             claimed.append(probe)
     return claimed

@@ -829,6 +829,26 @@ async def test_probes_report_what_the_node_sees(console: Console, start: Start, 
     assert not (await probe(console, "nonsense"))["ok"]
 
 
+async def test_many_probes_at_once_are_all_made(console: Console, start: Start, server: str) -> None:
+    """A precheck asks a node about every back-source of its unit, and there may be dozens."""
+    console.newest = snapshot(1, server=server)
+    await (await start()).ready()
+    await console.expect(Ack)
+    for number in range(60):
+        params = {"server": server, "host": "websocket.msha.tech", "target": "/chat"}
+        console.say(ProbeRequest(number, "back_source", params, timeout_s=4.0))
+    answers = [await console.expect(ProbeResult) for _ in range(60)]
+    assert sorted(answer.probe for answer in answers) == list(range(60))
+    assert {answer.result.get("error", "") for answer in answers} == {""}
+
+
+async def test_a_status_tells_how_many_clients_the_node_takes(console: Console, start: Start) -> None:
+    console.newest = snapshot(1)
+    await (await start()).ready()
+    await console.expect(Ack)
+    assert (await console.expect(Status)).counters["connections_limit"] >= 100
+
+
 async def test_a_text_reaches_the_sessions_of_every_worker(
     console: Console, start: Start, server: str
 ) -> None:

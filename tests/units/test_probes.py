@@ -32,6 +32,11 @@ def test_what_was_asked_first_is_sent_first(node: EdgeNode) -> None:
     assert probes.claim(node.pk) == asked
 
 
+def test_a_node_is_asked_about_dozens_of_back_sources_at_once(node: EdgeNode) -> None:
+    asked = [ask(node) for _ in range(100)]
+    assert probes.claim(node.pk) == asked
+
+
 def test_a_probe_that_waited_too_long_is_not_sent_any_more(node: EdgeNode) -> None:
     ask(node)
     Probe.objects.update(created=timezone.now() - timedelta(seconds=25))

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from msha.edge.limits import Limits, Room, descriptors
 from msha.edge.node import probes
 from msha.edge.node.control import DIAL_TIMEOUT_S, ControlClient, Turned
 from msha.edge.node.leaving import not_told, say_left_patiently
@@ -90,6 +91,9 @@ class Agent(EdgeProcess):
         self.client = ControlClient(control.url, Path(control.token_file), self)
         self.identity: Identity | None = directory.floor.identity if directory.floor else None
         self._probes: set[asyncio.Task[None]] = set()
+        self._probing = asyncio.Semaphore(probes.AT_ONCE)
+        possible = Room.of(descriptors()).connections
+        self._room_of_one = min(Limits.of(os.environ).connections or possible, possible)
         self._succession = succession
         self._ready = asyncio.Event()
         # what the node has
@@ -265,9 +269,13 @@ class Agent(EdgeProcess):
             parked=self._parked,
             draining=self._stopping.is_set(),
             in_sync=in_sync,
-            counters=totals.counters,
+            counters={**totals.counters, "connections_limit": self._room()},
             progress=totals.progress,
         )
+
+    def _room(self) -> int:
+        """How many clients all workers together take at most."""
+        return self._room_of_one * (self.fleet.alive if self.fleet else 0)
 
     def applied(self) -> tuple[int, str]:
         return (self.snapshot.version, self.snapshot.digest) if self.snapshot else (0, "")
@@ -341,7 +349,7 @@ class Agent(EdgeProcess):
             self._start_from_file()
 
     def probe(self, request: ProbeRequest) -> None:
-        if len(self._probes) >= probes.PROBES_LIMIT:
+        if len(self._probes) >= probes.WAITING_LIMIT:
             busy = {"ok": False, "ms": 0, "error": "This node is busy with other probes."}
             self.client.send(ProbeResult(request.probe, busy))
             return
@@ -355,7 +363,8 @@ class Agent(EdgeProcess):
         elif request.kind == "send":
             result = await self._send(request)
         else:
-            result = await probes.run(request, (self.host, self.port), f"{software()} probe")
+            async with self._probing:
+                result = await probes.run(request, (self.host, self.port), f"{software()} probe")
         self.client.send(ProbeResult(request.probe, result))
 
     async def _count(self, request: ProbeRequest) -> probes.Result:

@@ -19,8 +19,10 @@ from msha.steering.errors import InvalidSnapshot
 from msha.steering.snapshot import check_server
 from msha.steering.wire import TEXT_LIMIT_BYTES, ProbeRequest
 
-#: More at once are answered with an error instead of piling up.
-PROBES_LIMIT = 16
+#: Handshakes that are tried at once; the others wait for their turn.
+AT_ONCE = 16
+#: More than this are answered with an error instead of piling up.
+WAITING_LIMIT = 1_000
 LONGEST_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 1.0
 
