@@ -25,9 +25,11 @@ def end(situation: Situation, ending: Ending, facts: dict[str, Any] | None = Non
     cutover = situation.cutover
     figures = dict(cutover.figures)
     progress.thawed(cutover, figures, situation.now)
-    ended = figures.get("ended", {}) if ending is Ending.ABORTED else {"how": str(ending)}
+    ended = figures.get("ended", {})
+    if ending is not Ending.ABORTED and ended.get("how") != "held":  # what was undone by itself says why
+        ended = {"how": str(ending)}
     facts = {**ended, **(facts or {})}
-    frozen = _frozen_behind(situation, figures, [*facts.get("missing", []), *facts.get("stragglers", [])])
+    frozen = _frozen_behind(situation, figures, facts.get("missing", []))
     figures.update(ending=str(ending), ended={**facts, "frozen": frozen} if frozen else facts)
     mark_ended(cutover, State.DONE if ending in (Ending.DONE, Ending.STOPPED) else State.ABORTED, figures)
     if frozen:
@@ -38,7 +40,8 @@ def end(situation: Situation, ending: Ending, facts: dict[str, Any] | None = Non
 def _frozen_behind(situation: Situation, figures: dict[str, Any], told: Sequence[str]) -> list[str]:
     """Nodes that may hold moved ids for longer than the cutover lasts, and of which nobody was told yet.
 
-    No gate waits for a node that is not live when ids are released; its clients wait all the same (I10).
+    No gate waits for a node that is not live when ids are released, and an operator may finish without one
+    that is: its clients wait all the same (I10).
     """
     cutover, moved = situation.cutover, MovedIds.from_lists(situation.cutover.moved)
     if not figures.get("freezes"):
@@ -72,6 +75,7 @@ def mark_ended(cutover: Cutover, state: Cutover.State, figures: dict[str, Any]) 
         after={"state": str(state), "outcome": sentence},
     )
     alarms.clear_overdue(cutover)
+    alarms.clear_held(cutover)
     log.info("cutover_ended", cutover=str(cutover), state=str(state), frozen_ms=figures.get("frozen_ms"))
     jobs.report(cutover.pk)
 

@@ -84,7 +84,8 @@ def test_an_abort_that_no_node_answers_may_be_finished_without_them(scene: Scene
     services.finish_with_stragglers(cutover, "op", "it hangs")
     assert cutover.state == State.ABORTED
     assert "Finished by op without" in cutover.outcome
-    assert not Alarm.objects.filter(namespace=scene.namespace, cleared_at=None).exists()
+    left = Alarm.objects.get(namespace=scene.namespace, cleared_at=None)
+    assert (left.kind, scene["unbj"].row.name in left.sentence) == ("cutover_frozen", True)
 
 
 # -- turn-around ---------------------------------------------------------------------------------------------
