@@ -60,6 +60,9 @@ class CutoverOut(Schema):
     turns: int
     batch: int
     batches: int
+    batch_list: list[dict[str, Any]]
+    held: str
+    paused: bool
     epoch: int
     moved_ids: int
     moved: list[dict[str, Any]]
@@ -90,6 +93,7 @@ class CutoverOut(Schema):
     now: datetime
     settled: bool
     actions: dict[str, bool]
+    consequences: dict[str, str]
     checks: list[dict[str, Any]]
     events: list[dict[str, Any]]
     samples: list[dict[str, int]]
@@ -253,6 +257,46 @@ def abort(request: HttpRequest, namespace: str, number: str, body: ReasonIn) -> 
 def turn_around(request: HttpRequest, namespace: str, number: str, body: ReasonIn) -> dict[str, Any]:
     found = cutover_for(request, namespace, number, START)
     return _whole(services.turn_around(found, str(request.user), body.reason))
+
+
+@router.post(
+    "/namespaces/{namespace}/cutovers/{number}/pause",
+    response=CutoverOut,
+    summary="Begin no further batch until it is resumed",
+)
+def pause(request: HttpRequest, namespace: str, number: str, body: ReasonIn) -> dict[str, Any]:
+    found = cutover_for(request, namespace, number, START)
+    return _whole(services.pause(found, str(request.user), body.reason))
+
+
+@router.post(
+    "/namespaces/{namespace}/cutovers/{number}/resume",
+    response=CutoverOut,
+    summary="Let the next batch begin",
+)
+def resume(request: HttpRequest, namespace: str, number: str, body: ReasonIn) -> dict[str, Any]:
+    found = cutover_for(request, namespace, number, START)
+    return _whole(services.resume(found, str(request.user), body.reason))
+
+
+@router.post(
+    "/namespaces/{namespace}/cutovers/{number}/stop-here",
+    response=CutoverOut,
+    summary="End between two batches: what has moved stays",
+)
+def stop_here(request: HttpRequest, namespace: str, number: str, body: ReasonIn) -> dict[str, Any]:
+    found = cutover_for(request, namespace, number, START)
+    return _whole(services.stop_here(found, str(request.user), body.reason))
+
+
+@router.post(
+    "/namespaces/{namespace}/cutovers/{number}/roll-back",
+    response=CutoverOut,
+    summary="Bring back everything that the running cutover has moved, the last batch first",
+)
+def roll_back(request: HttpRequest, namespace: str, number: str, body: ReasonIn) -> dict[str, Any]:
+    found = cutover_for(request, namespace, number, START)
+    return _whole(services.roll_back(found, str(request.user), body.reason))
 
 
 @router.post(

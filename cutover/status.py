@@ -225,6 +225,7 @@ def _role(unit: str, moved: MovedIds) -> str:
 def _node(cutover: Cutover, node: EdgeNode, role: str) -> dict[str, Any]:
     counts = cutover.figures.get("nodes", {}).get(node.name, {})
     return {
+        "pk": node.pk,
         "name": node.name,
         "unit": node.unit.code,
         "cluster": node.cluster.name if node.cluster else "",

@@ -205,6 +205,10 @@ def _act(name: str, help_text: str) -> None:
 
 _act("abort", "Undo a running cutover, as long as nothing has moved.")
 _act("turn-around", "Bring the ids back after they have begun to move.")
+_act("pause", "Begin no further batch until the cutover is resumed.")
+_act("resume", "Let the next batch begin.")
+_act("stop-here", "End between two batches: what has moved stays, the rest never moves.")
+_act("roll-back", "Bring back everything that a running cutover has moved, the last batch first.")
 _act("finish", "End the last step without the nodes that do not answer.")
 
 

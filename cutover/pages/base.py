@@ -100,11 +100,15 @@ class WizardPage(ConsolePage):
 
     def post(self, request: HttpRequest, pk: int) -> HttpResponse:
         name, *words = self.act
-        handler: Callable[..., HttpResponse] = getattr(self, f"do_{name}")
         try:
-            return handler(*words)
+            return self.handler(name)(*words)
         except MshaError as error:
             return self.refused(Refusal(str(error)))
+
+    def handler(self, name: str) -> Callable[..., HttpResponse]:
+        """What does the act; `acts` has named it, and the permission is there."""
+        found: Callable[..., HttpResponse] = getattr(self, f"do_{name}")
+        return found
 
     def refused(self, refusal: Refusal) -> HttpResponse:
         """The page again with the sentence on it; if it is closed by now, the one that is open."""

@@ -1,18 +1,23 @@
 """The running cutover, live."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.utils.functional import cached_property
+from django.utils.translation import gettext as _
 
 from cutover import services
+from cutover.errors import Refused
 from cutover.models import Cutover
 from cutover.pages.base import REFUSED, START, Refusal, WizardPage
 from cutover.pages.shown import (
+    TYPED,
     Act,
     acts_shown,
+    batches_shown,
     events_shown,
     nodes_shown,
     phases_shown,
@@ -56,30 +61,56 @@ class Running(WizardPage):
         )
 
 
+#: What the buttons of the live page do; each takes the cutover, who asks, and why.
+DOES: dict[str, Callable[[Cutover, str, str], Cutover]] = {
+    "pause": services.pause,
+    "resume": services.resume,
+    "stop_here": services.stop_here,
+    "abort": services.abort,
+    "turn_around": services.turn_around,
+    "roll_back": services.roll_back,
+    "finish": services.finish_with_stragglers,
+}
+
+
 class Progress(Running):
-    """The running cutover, live; abort, turn-around and finish with their consequence."""
+    """The running cutover, live; every act says its consequence before it is done."""
 
     place = Place.PROGRESS
     template_name = "cutover/progress.html"
-    acts: ClassVar[dict[str, str]] = {"abort": START, "turn_around": START, "finish": START}
+    acts: ClassVar[dict[str, str]] = dict.fromkeys(DOES, START)
 
-    def do_abort(self) -> HttpResponse:
-        return self._done(services.abort)
+    def handler(self, name: str) -> Callable[..., HttpResponse]:
+        return partial(self._done, name) if name in DOES else super().handler(name)
 
-    def do_turn_around(self) -> HttpResponse:
-        return self._done(services.turn_around)
-
-    def do_finish(self) -> HttpResponse:
-        return self._done(services.finish_with_stragglers)
-
-    def _done(self, act: Callable[[Cutover, str, str], Cutover]) -> HttpResponse:
-        act(self.cutover, self.actor, self.request.POST.get("reason", ""))
+    def _done(self, name: str) -> HttpResponse:
+        if name in TYPED:
+            self.refuse_mistyped()
+        DOES[name](self.cutover, self.actor, self.request.POST.get("reason", ""))
         return redirect("cutover:progress", self.cutover.pk)
+
+    def refuse_mistyped(self) -> None:
+        """Nothing, if the name of the namespace was typed.
+
+        Raises:
+            Refused: it was not.
+        """
+        name = self.cutover.namespace.name
+        if self.request.POST.get("namespace", "").strip() != name:
+            raise Refused(_("Type the name of the namespace, %(name)s, to do this.") % {"name": name})
 
     def step(self, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
         shown: list[Act] = acts_shown(self.status, may=self.request.user.has_perm(START))
-        any_act = any(act.possible for act in shown)
-        return super().step({"acts": shown, "any_act": any_act, **context}, status=status)
+        return super().step(
+            {
+                "acts": shown,
+                "any_act": any(act.possible for act in shown),
+                "batches": batches_shown(self.status),
+                "typed_reason": self.request.POST.get("reason", ""),
+                **context,
+            },
+            status=status,
+        )
 
 
 class Status(ConsolePage):

@@ -64,62 +64,75 @@ class Act:
     """An act on the running cutover, its consequence stated first.
 
     Attributes:
+        name: as in the ``actions`` of a status.
+        css: of the button that opens it, and of the one that does it.
         possible: the present state allows it; ``allowed``: so do the user's permissions.
+        typed: it wants the name of the namespace typed.
         command: the same act as a line for a shell.
     """
 
     name: str
     title: str
-    consequence: str
+    does: str
+    icon: str
     css: str
+    consequence: str
     possible: bool
     allowed: bool
+    typed: bool
     command: str
 
 
+#: Acts that bring ids back which may be served already.
+TYPED = frozenset({"turn_around", "roll_back"})
+
+#: Name, title, what the last button says, icon, colour; in the order of how much they change.
+_ACTS: tuple[tuple[str, Any, Any, str, str], ...] = (
+    ("pause", gettext_lazy("Pause"), gettext_lazy("Pause after this batch"), "pause", ""),
+    (
+        "resume",
+        gettext_lazy("Resume"),
+        gettext_lazy("Resume: let the next batch begin"),
+        "play_arrow",
+        "primary",
+    ),
+    ("stop_here", gettext_lazy("Stop here"), gettext_lazy("Stop here and keep what has moved"), "stop", ""),
+    ("abort", gettext_lazy("Abort"), gettext_lazy("Abort"), "close", "danger-soft"),
+    (
+        "turn_around",
+        gettext_lazy("Turn around"),
+        gettext_lazy("Turn this batch around"),
+        "u_turn_left",
+        "danger-soft",
+    ),
+    ("roll_back", gettext_lazy("Roll back"), gettext_lazy("Roll everything back"), "undo", "danger-soft"),
+    (
+        "finish",
+        gettext_lazy("Finish without the stragglers"),
+        gettext_lazy("Finish without the stragglers"),
+        "done",
+        "warn-soft",
+    ),
+)
+
+
 def acts_shown(status: Mapping[str, Any], *, may: bool) -> list[Act]:
-    """Abort, turn around, finish; also those not possible now, for the script to show later."""
-    possible = status["actions"]
-    command = f"mshactl cutover %s {status['number']} -n {status['namespace']} --reason '…'"
+    """Every act on a running cutover; also those not possible now, for the script to show later."""
+    words = f"{status['number']} -n {status['namespace']} --reason '…'"
     return [
         Act(
-            "abort",
-            _("Abort"),
-            _(
-                "Nothing has moved to another unit yet. The rule from before is in force again; clients whose"
-                " session was closed come back to the unit they were in."
-            ),
-            "danger",
-            possible["abort"],
+            name,
+            str(title),
+            str(does),
+            icon,
+            css,
+            status["consequences"].get(name, ""),
+            status["actions"][name],
             may,
-            command % "abort",
-        ),
-        Act(
-            "turn_around",
-            _("Turn around"),
-            _(
-                "The ids may be served by their new units already. Both units hold them, sessions of these"
-                " ids are closed once more, and the ids go back to the units they came from. It needs every"
-                " enrolled node of the gaining units and does not undo itself."
-            ),
-            "danger",
-            possible["turn_around"],
-            may,
-            command % "turn-around",
-        ),
-        Act(
-            "finish",
-            _("Finish without the stragglers"),
-            _(
-                "The cutover ends although some nodes have not acknowledged its last step. That is safe:"
-                " nodes of a losing unit go on holding the moved ids, others work by an older table that"
-                " gives them none. Look after these nodes."
-            ),
-            "warn-soft",
-            possible["finish"],
-            may,
-            command % "finish",
-        ),
+            name in TYPED,
+            f"mshactl cutover {name.replace('_', '-')} {words}",
+        )
+        for name, title, does, icon, css in _ACTS
     ]
 
 
@@ -129,6 +142,9 @@ _EVENT_LOOKS: dict[str, tuple[str, str]] = {
     "checks": ("fact_check", ""),
     "skipped": ("skip_next", "warn"),
     "started": ("play_arrow", ""),
+    "paused": ("pause", "warn"),
+    "resumed": ("play_arrow", ""),
+    "held": ("hourglass_top", "warn"),
     "acked": ("done", ""),
     "drained": ("done_all", ""),
     "exited": ("power_settings_new", "warn"),

@@ -8,9 +8,13 @@
     drafted: "edit_note", previewed: "preview", checks: "fact_check", skipped: "skip_next", started: "play_arrow",
     acked: "done", drained: "done_all", exited: "power_settings_new", parked: "pause_circle", alarm: "warning",
     alarm_cleared: "notifications_off", prepare: "campaign", freeze: "ac_unit", activate: "bolt", release: "lock_open",
-    abort: "undo", done: "check_circle", aborted: "cancel",
+    abort: "undo", done: "check_circle", aborted: "cancel", paused: "pause", resumed: "play_arrow", held: "hourglass_top",
   };
-  const COLOURS = { skipped: "warn", exited: "warn", parked: "warn", abort: "warn", alarm: "bad", aborted: "bad", alarm_cleared: "good", done: "good" };
+  const BATCHES = {
+    waiting: ["schedule", ""], moving: ["sync_alt", "info"], moved: ["check", "good"],
+    going_back: ["undo", "warn"], back: ["undo", "warn"], left: ["block", ""],
+  };
+  const COLOURS = { paused: "warn", held: "warn", skipped: "warn", exited: "warn", parked: "warn", abort: "warn", alarm: "bad", aborted: "bad", alarm_cleared: "good", done: "good" };
 
   class Progress {
     constructor(root) {
@@ -91,6 +95,7 @@
       this.toggle("[data-when-back]", status.direction === "backward");
       this.showPhases(status);
       this.showActs(status);
+      this.showBatches(status);
       this.showNodes(status);
       this.showEvents(status.events || []);
       const ended = ["done", "aborted"].includes(status.phase);
@@ -154,15 +159,60 @@
       });
     }
 
+    // An act that somebody has opened stays where it is: he must not press another one that took its place.
     showActs(status) {
       const acts = this.root.querySelector("[data-acts]");
       if (!acts) return;
       let any = false;
-      for (const form of acts.querySelectorAll("[data-act]")) {
-        form.hidden = !status.actions[form.dataset.act];
-        any = any || !form.hidden;
+      for (const act of acts.querySelectorAll("[data-act]")) {
+        const possible = Boolean(status.actions[act.dataset.act]);
+        act.hidden = !possible && !act.open;
+        any = any || !act.hidden;
+        const told = act.querySelector("[data-consequence]");
+        const text = possible ? status.consequences[act.dataset.act] : acts.dataset.gone;
+        if (told.textContent !== text) told.textContent = text;
+        const button = act.querySelector("button[name=act]");
+        if (button) button.hidden = !possible;
       }
       acts.hidden = !any;
+    }
+
+    // The same rows as cutover/pages/shown.py draws; a page opened before the start has none yet.
+    showBatches(status) {
+      const card = this.root.querySelector("[data-batches-card]");
+      const template = document.getElementById("batch-row");
+      if (!card || !template) return;
+      const batches = status.batch_list || [];
+      card.hidden = batches.length < 2;
+      const body = card.querySelector("[data-batches]");
+      batches.forEach((batch, index) => {
+        let row = body.children[index];
+        if (!row) {
+          row = template.content.firstElementChild.cloneNode(true);
+          body.append(row);
+        }
+        const [icon, css] = BATCHES[batch.state] || ["schedule", ""];
+        row.classList.toggle("current", !status.ended_at && batch.number === status.batch + 1);
+        const put = (name, text) => {
+          const cell = row.querySelector(`[data-batch-${name}]`);
+          if (cell.textContent !== text) cell.textContent = text;
+        };
+        put("number", String(batch.number));
+        put("ids", String(batch.ids));
+        put("text", batch.text);
+        put("frozen", batch.frozen_ms === null ? "–" : `${batch.frozen_ms} ms`);
+        put("icon", icon);
+        put("title", batch.state_title);
+        row.querySelector("[data-batch-state]").className = `badge ${css}`;
+        const began = row.querySelector("[data-batch-began]");
+        if (batch.began && began.dataset.batchBegan !== batch.began) {
+          began.dataset.batchBegan = batch.began;
+          const time = document.createElement("time");
+          time.dataset.when = "time";
+          began.replaceChildren(time);
+          window.msha.setTime(time, batch.began);
+        }
+      });
     }
 
     showNodes(status) {
@@ -176,6 +226,8 @@
         const row = [...this.root.querySelectorAll("[data-node]")].find((one) => one.dataset.node === node.name);
         if (!row) continue;
         row.classList.toggle("current", (status.missing || []).includes(node.name));
+        const dead = row.querySelector("[data-node-dead]");
+        if (dead) dead.hidden = !(status.missing || []).includes(node.name);
         const live = row.querySelector("[data-node-live]");
         live.textContent = node.live ? live.dataset.live : live.dataset.lost;
         live.className = `badge ${node.live ? "good" : "bad"}`;

@@ -145,7 +145,7 @@ def visible_acts(page: str) -> set[str]:
 @pytest.mark.parametrize(
     ("state", "acts"),
     [
-        (State.PREPARE, {"abort"}),
+        (State.PREPARE, {"abort", "pause"}),
         (State.FREEZE, {"abort"}),
         (State.ACTIVATE, {"turn_around"}),
         (State.RELEASE, {"turn_around", "finish"}),
@@ -270,7 +270,7 @@ def test_every_act_on_a_running_cutover_is_a_command_that_mshactl_has(scene: Sce
     cutover = make_started(scene)
     page = html.unescape(operator.get(page_of(cutover, "progress")).content.decode())
     lines = set(re.findall(r"<code>(mshactl [^<]+)</code>", page))
-    assert len(lines) == 4
+    assert len(lines) == 8
     group = main.commands["cutover"]
     for line in lines:
         words = shlex.split(line)

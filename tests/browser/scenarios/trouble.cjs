@@ -37,6 +37,7 @@ module.exports = async ({ options, facts, signedIn }) => {
   facts.waiting = (await page.locator("[data-text=waiting]").innerText()).trim();
   facts.highlighted = await page.locator("tr.current").evaluateAll((rows) => rows.map((row) => row.dataset.node));
   const abort = page.locator("[data-act=abort]");
+  await abort.locator("summary").first().click();
   facts.consequence = (await abort.locator("p").first().innerText()).trim();
   await abort.locator("input[name=reason]").fill("it is not coming back");
   await abort.locator("button[value=abort]").click();
