@@ -4,94 +4,29 @@ A check asks nodes first (all questions of all checks go out together) and judge
 that the whole takes about as long as the slowest answer.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from django.utils.functional import Promise
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from cutover import previews, rules
+from cutover.checks.capacity import CAPACITY
+from cutover.checks.scene import Answered, Precheck, Scene, Verdict
+from cutover.checks.slbs import SLBS
 from cutover.errors import InvalidChange
 from cutover.models import Cutover
-from cutover.rules import Document
-from cutover.trials import Trial, trials
 from domains import dns
 from msha.steering import snapshot as steering
 from msha.steering.errors import InvalidSnapshot
-from msha.steering.ranges import MovedIds
-from units import publishing, stopped
+from units import stopped
 from units.models import EdgeNode, Probe
-from units.probing import Answer, Question
+from units.probing import Question
 
 #: Clocks further apart than this make times on pages and in logs misleading.
 CLOCK_SKEW_LIMIT_MS = 500
-#: More back-source probes than this are not sent; each gaining node still tries some of each URI.
+#: More handshakes with back-sources are not tried; each gaining node tries one of each URI before any second.
 BACK_SOURCE_PROBES_LIMIT = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether a check passed, and the sentence that says why, also in the console's other languages."""
-
-    passed: bool
-    reason: str
-    reasons: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Scene:
-    """What the checks look at, read once.
-
-    Attributes:
-        nodes: every enrolled node of the namespace.
-    """
-
-    cutover: Cutover
-    document: Document
-    newest: publishing.Snapshot
-    nodes: list[EdgeNode]
-    moved: MovedIds = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.moved = MovedIds.from_lists(self.cutover.moved)
-
-    @cached_property
-    def live(self) -> list[EdgeNode]:
-        """The nodes that can be asked something."""
-        return [node for node in self.nodes if node.live]
-
-    @cached_property
-    def gaining(self) -> list[EdgeNode]:
-        """Live nodes of units that gain ids."""
-        return [node for node in self.live if node.unit.code in self.moved.gaining_units]
-
-    @cached_property
-    def trials(self) -> list[Trial]:
-        """The trial handshakes of this cutover."""
-        return trials(self.document, self.cutover.unit_type, self.moved, self.live)
-
-
-Answered = Sequence[tuple[Question, Answer | None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Precheck:
-    """One line of the precheck page.
-
-    Attributes:
-        skippable: False where the start itself would refuse all the same.
-        ask: what to ask which nodes.
-        judge: what the answers, in the order of the questions, and the scene amount to.
-    """
-
-    key: str
-    title: str | Promise
-    judge: Callable[[Scene, Answered], Verdict]
-    ask: Callable[[Scene], list[Question]] = lambda scene: []
-    skippable: bool = True
 
 
 # -- what needs no question ----------------------------------------------------------------------------------
@@ -254,13 +189,15 @@ def _round_trip(scene: Scene, answers: Answered) -> Verdict:
 
 
 def _ask_back_sources(scene: Scene) -> list[Question]:
-    questions = []
+    """From each gaining node to each of its unit's servers, of every URI the first ones first."""
+    questions: list[tuple[int, Question]] = []
     for domain, uri in _uris(scene):
         for node in scene.gaining:
-            for server in uri.get("back_sources", {}).get(node.unit.code, []):
+            for place, server in enumerate(uri.get("back_sources", {}).get(node.unit.code, [])):
                 params = {"server": server, "host": domain["name"], "target": uri["path"]}
-                questions.append(Question(node, Probe.Kind.BACK_SOURCE, params))
-    return questions[:BACK_SOURCE_PROBES_LIMIT]
+                questions.append((place, Question(node, Probe.Kind.BACK_SOURCE, params)))
+    questions.sort(key=lambda pair: pair[0])
+    return [question for _, question in questions[:BACK_SOURCE_PROBES_LIMIT]]
 
 
 def _uris(scene: Scene) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:
@@ -341,6 +278,8 @@ PRECHECKS: tuple[Precheck, ...] = (
     Precheck("nodes", _("Every edge node is connected and current"), _nodes_current),
     Precheck("round_trip", _("Control round trip"), _round_trip, _ask_echo),
     Precheck("back_sources", _("Gaining back-sources answer"), _back_sources, _ask_back_sources),
+    SLBS,
+    CAPACITY,
     Precheck("dns", _("DNS answers"), _dns),
     Precheck("clocks", _("Clocks agree"), _clocks),
     Precheck("handshakes", _("Trial handshakes at each unit"), _trials, _ask_trials),

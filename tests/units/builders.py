@@ -140,6 +140,7 @@ def a_status(enrolment: int, version: int = 0, digest: str = "", **fields: Any) 
         "parked": False,
         "draining": False,
         "in_sync": False,
+        "counters": {"connections_limit": 1000},
     }
     return wire.Status(enrolment=enrolment, version=version, digest=digest, **{**values, **fields})
 

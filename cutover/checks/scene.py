@@ -1,0 +1,77 @@
+"""A check: what it asks, what it sees, and the verdict it comes to."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from django.utils.functional import Promise
+
+from cutover.models import Cutover
+from cutover.rules import Document
+from cutover.trials import Trial, trials
+from msha.steering.ranges import MovedIds
+from units import publishing
+from units.models import EdgeNode
+from units.probing import Answer, Question
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a check passed, and the sentence that says why, also in the console's other languages."""
+
+    passed: bool
+    reason: str
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Scene:
+    """What the checks look at, read once.
+
+    Attributes:
+        nodes: every enrolled node of the namespace.
+    """
+
+    cutover: Cutover
+    document: Document
+    newest: publishing.Snapshot
+    nodes: list[EdgeNode]
+    moved: MovedIds = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.moved = MovedIds.from_lists(self.cutover.moved)
+
+    @cached_property
+    def live(self) -> list[EdgeNode]:
+        """The nodes that can be asked something."""
+        return [node for node in self.nodes if node.live]
+
+    @cached_property
+    def gaining(self) -> list[EdgeNode]:
+        """Live nodes of units that gain ids."""
+        return [node for node in self.live if node.unit.code in self.moved.gaining_units]
+
+    @cached_property
+    def trials(self) -> list[Trial]:
+        """The trial handshakes of this cutover."""
+        return trials(self.document, self.cutover.unit_type, self.moved, self.live)
+
+
+Answered = Sequence[tuple[Question, Answer | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Precheck:
+    """One line of the precheck page.
+
+    Attributes:
+        skippable: False where the start itself would refuse all the same.
+        ask: what to ask which nodes.
+        judge: what the answers, in the order of the questions, and the scene amount to.
+    """
+
+    key: str
+    title: str | Promise
+    judge: Callable[[Scene, Answered], Verdict]
+    ask: Callable[[Scene], list[Question]] = lambda scene: []
+    skippable: bool = True
