@@ -54,6 +54,8 @@ class CutoverOut(Schema):
     pk: int
     namespace: str
     unit_type: str
+    kind: str
+    asked: str
     phase: str
     phase_title: str
     direction: str
@@ -94,6 +96,9 @@ class CutoverOut(Schema):
     settled: bool
     actions: dict[str, bool]
     consequences: dict[str, str]
+    findings: list[dict[str, Any]]
+    overrides: list[dict[str, Any]]
+    approval: dict[str, Any]
     checks: list[dict[str, Any]]
     events: list[dict[str, Any]]
     samples: list[dict[str, int]]
@@ -129,6 +134,7 @@ class PreviewOut(Schema):
     command: str
     base_version: int
     stale: bool
+    findings: list[dict[str, Any]]
     units: list[dict[str, Any]]
     moves: list[dict[str, Any]]
     old_text: str

@@ -8,16 +8,19 @@ from django.db.models import Max
 from django.utils import timezone
 from django.utils.translation import gettext
 
-from cutover import rules
+from cutover import kinds, rules
 from cutover.errors import Refused
+from cutover.kinds import Wish
 from cutover.models import Cutover, CutoverEvent
-from cutover.rules import Change, UnitTypeDict
+from cutover.rules import Change, Document, UnitTypeDict
+from cutover.safety import approval
 from msha.steering.phases import reads_differently, table_of
 from msha.steering.ranges import IdRange, KeySpace, MovedIds, MovedRange, RangeTable
 from units import audit, publishing
 from units.models import Namespace
 
 State = Cutover.State
+Kind = Cutover.Kind
 
 
 def create_draft(
@@ -27,11 +30,15 @@ def create_draft(
     ranges: Mapping[str, Sequence[str]] | None = None,
     exact: Mapping[str, Sequence[int]] | None = None,
     entry: UnitTypeDict | None = None,
+    wish: Wish | None = None,
     actor: str,
     reason: str = "",
     rollback_of: Cutover | None = None,
 ) -> Cutover:
     """A stored draft that would bring the asked-for rule into effect.
+
+    Args:
+        wish: shifts or a cut to zero, worked out against the rule in effect, instead of a rule.
 
     Raises:
         InvalidChange: the rule is not valid or moves nothing; names the place.
@@ -39,18 +46,23 @@ def create_draft(
     """
     with transaction.atomic():
         locked = publishing.locked(namespace.pk)
-        change = rules.change(rules.in_effect(locked), unit_type, ranges=ranges, exact=exact, entry=entry)
+        document = rules.in_effect(locked)
+        entry, kind, said = _worked_out(document, unit_type, entry, wish)
+        change = rules.change(document, unit_type, ranges=ranges, exact=exact, entry=entry)
         last = Cutover.objects.filter(namespace=locked).aggregate(last=Max("number"))["last"] or 0
         cutover = Cutover.objects.create(
             namespace=locked,
             number=last + 1,
             unit_type=unit_type,
+            kind=Kind.ROLLBACK if rollback_of else kind,
             created_by=actor[:150],
+            requested_by=actor[:150],
             reason=reason,
             rollback_of=rollback_of,
             **_columns(change),
         )
-        CutoverEvent.objects.create(cutover=cutover, kind="drafted", data={"by": actor})
+        data = {"by": actor, "asked": said} if said else {"by": actor}
+        CutoverEvent.objects.create(cutover=cutover, kind="drafted", data=data)
         _audit(actor, "cutover.create", cutover, change, reason)
     return cutover
 
@@ -62,6 +74,7 @@ def open_draft(
     ranges: Mapping[str, Sequence[str]] | None = None,
     exact: Mapping[str, Sequence[int]] | None = None,
     entry: UnitTypeDict | None = None,
+    wish: Wish | None = None,
     actor: str,
     reason: str = "",
 ) -> Cutover:
@@ -72,11 +85,15 @@ def open_draft(
     """
     with transaction.atomic():
         locked = publishing.locked(namespace.pk)
-        change = rules.change(rules.in_effect(locked), unit_type, ranges=ranges, exact=exact, entry=entry)
+        document = rules.in_effect(locked)
+        asked, _kind, _said = _worked_out(document, unit_type, entry, wish)
+        change = rules.change(document, unit_type, ranges=ranges, exact=exact, entry=asked)
         drafts = Cutover.objects.filter(namespace=locked, unit_type=unit_type, state__in=Cutover.BEFORE)
         for cutover in drafts.order_by("-number"):
             if cutover.new_rule == change.new:
                 return cutover
+        if wish is not None:
+            return create_draft(locked, unit_type, wish=wish, actor=actor, reason=reason)
         return create_draft(locked, unit_type, entry=change.new, actor=actor, reason=reason)
 
 
@@ -86,10 +103,11 @@ def update_draft(
     ranges: Mapping[str, Sequence[str]] | None = None,
     exact: Mapping[str, Sequence[int]] | None = None,
     entry: UnitTypeDict | None = None,
+    wish: Wish | None = None,
     actor: str,
     reason: str | None = None,
 ) -> Cutover:
-    """The draft asks for another rule; preview and checks are to be made anew.
+    """The draft asks for another rule; preview, checks and approval are to be made anew.
 
     Raises:
         InvalidChange: the rule is not valid or moves nothing; names the place.
@@ -97,14 +115,19 @@ def update_draft(
     """
     with transaction.atomic():
         locked = publishing.locked(cutover.namespace_id)
-        change = rules.change(
-            rules.in_effect(locked), cutover.unit_type, ranges=ranges, exact=exact, entry=entry
-        )
+        document = rules.in_effect(locked)
+        entry, kind, said = _worked_out(document, cutover.unit_type, entry, wish)
+        change = rules.change(document, cutover.unit_type, ranges=ranges, exact=exact, entry=entry)
         columns = _columns(change)
         if reason is not None:
             columns["reason"] = reason
-        claim_editable(cutover, **columns, state=State.DRAFT, impact={}, base_version=0, base_digest="")
+        claim_editable(
+            cutover, **columns, kind=kind, state=State.DRAFT, impact={}, base_version=0, base_digest=""
+        )
         cutover.checks.all().delete()
+        approval.unapprove(cutover, actor)
+        data = {"by": actor, "asked": said} if said else {"by": actor}
+        CutoverEvent.objects.create(cutover=cutover, kind="adjusted", data=data)
         _audit(actor, "cutover.update", cutover, change, cutover.reason)
     cutover.refresh_from_db()
     return cutover
@@ -182,6 +205,16 @@ def _still_there(table: RangeTable, back: MovedIds, key_space: KeySpace) -> list
             if start < end and segment.unit == move.losing and key_space.contains(start):
                 parts.append(MovedRange(start, end, move.losing, move.gaining))
     return sorted(parts)
+
+
+def _worked_out(
+    document: Document, unit_type: str, entry: UnitTypeDict | None, wish: Wish | None
+) -> tuple[UnitTypeDict | None, Cutover.Kind, list[dict[str, Any]]]:
+    """The unit type that is asked for, if it is a whole one; the kind of cutover; what the timeline says."""
+    if wish is None:
+        return entry, Kind.TABLE, []
+    granted = kinds.granted(document, unit_type, wish)
+    return granted.entry, granted.kind, granted.said
 
 
 def _columns(change: Change) -> dict[str, Any]:

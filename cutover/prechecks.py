@@ -16,6 +16,7 @@ from cutover.checks.scene import Answered, Precheck, Scene, Verdict
 from cutover.checks.slbs import SLBS
 from cutover.errors import InvalidChange
 from cutover.models import Cutover
+from cutover.safety.checks import not_flapping, rules_hold
 from domains import dns
 from msha.steering import snapshot as steering
 from msha.steering.errors import InvalidSnapshot
@@ -275,6 +276,8 @@ def _trials(scene: Scene, answers: Answered) -> Verdict:
 PRECHECKS: tuple[Precheck, ...] = (
     Precheck("rule", _("The new rule is valid"), _rule_valid, skippable=False),
     Precheck("exclusive", _("No other cutover is running"), _no_other, skippable=False),
+    Precheck("safety", _("Safety rules"), rules_hold, skippable=False),
+    Precheck("flap", _("These ids have not just moved"), not_flapping),
     Precheck("nodes", _("Every edge node is connected and current"), _nodes_current),
     Precheck("round_trip", _("Control round trip"), _round_trip, _ask_echo),
     Precheck("back_sources", _("Gaining back-sources answer"), _back_sources, _ask_back_sources),

@@ -12,8 +12,10 @@ from django.utils.translation import gettext, ngettext
 
 from cutover import rules
 from cutover.drafts import claim_editable
+from cutover.errors import Refused
 from cutover.models import Cutover, CutoverEvent
 from cutover.rules import Change, Document, UnitTypeDict
+from cutover.safety import approval, assessing
 from msha.steering.diff import Row, rule_text, side_by_side
 from msha.steering.phases import reads_differently, table_of
 from msha.steering.ranges import MovedIds
@@ -64,6 +66,7 @@ class Preview:
         uncounted: names of nodes of losing units that did not count their sessions.
         stale: the rule in effect is not the one this was made against.
         command: the same act as a line for a shell; "" where `mshactl cutover` cannot say it.
+        findings: what the safety rules say now, violations first; empty once it has started.
     """
 
     units: list[UnitRow]
@@ -79,6 +82,7 @@ class Preview:
     command: str
     base_version: int
     stale: bool
+    findings: list[assessing.Shown]
 
 
 def preview(cutover: Cutover, actor: str) -> Preview:
@@ -86,7 +90,7 @@ def preview(cutover: Cutover, actor: str) -> Preview:
 
     Raises:
         InvalidChange: nothing moves any more, or the rule no longer fits.
-        Refused: the cutover has started or ended.
+        Refused: the cutover has started or ended, or somebody changed it while sessions were counted.
     """
     if not cutover.editable:
         claim_editable(cutover)  # refuses, with the sentence
@@ -96,7 +100,13 @@ def preview(cutover: Cutover, actor: str) -> Preview:
     with transaction.atomic():
         publishing.locked(cutover.namespace_id)
         document = rules.in_effect(cutover.namespace)
+        cutover.refresh_from_db()
+        approved = approval.digest(cutover)
         change = rules.change(document, cutover.unit_type, entry=cutover.new_rule)
+        if change.moved != moved:  # the sessions of other ids were counted
+            raise Refused(
+                gettext("Draft or rule in effect were changed just now. Generate the preview again.")
+            )
         claim_editable(
             cutover,
             state=Cutover.State.PREVIEWED,
@@ -108,6 +118,9 @@ def preview(cutover: Cutover, actor: str) -> Preview:
             impact=impact,
         )
         cutover.checks.all().delete()
+        cutover.refresh_from_db()
+        if approval.digest(cutover) != approved:  # the same wish moves other ids than before
+            approval.unapprove(cutover, actor)
         CutoverEvent.objects.create(
             cutover=cutover,
             kind="previewed",
@@ -194,6 +207,7 @@ def _shown(cutover: Cutover, document: Document, change: Change) -> Preview:
         command=command(cutover),
         base_version=cutover.base_version,
         stale=is_stale(cutover, document),
+        findings=assessing.shown(cutover),
     )
 
 

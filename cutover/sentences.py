@@ -11,8 +11,10 @@ from typing import Any
 from django.utils import translation
 from django.utils.translation import gettext
 
+from cutover import kinds
 from cutover.models import Cutover, CutoverEvent
 from cutover.plans import STATE_OF
+from cutover.safety import sentences as safety
 from msha.steering.phases import GATE_DEADLINE_S, ClusterWithoutAck, Ending, Phase, Silence, Step
 
 State = Cutover.State
@@ -183,13 +185,28 @@ def held(facts: dict[str, Any]) -> str:
             return str(facts["kind"])
 
 
+def asked(cutover: Cutover) -> str:
+    """The share of a unit, or the cut to zero, that somebody asked for; "" for a rule that was written."""
+    last = cutover.events.filter(kind__in=("drafted", "adjusted")).order_by("at", "pk").last()
+    return "" if last is None else kinds.words(last.data.get("asked", []))
+
+
+def _asked(sentence: str, data: dict[str, Any]) -> str:
+    words = kinds.words(data.get("asked", []))
+    return f"{sentence}: {words}" if words else sentence
+
+
 def event(row: CutoverEvent) -> str:
     """One line of the timeline."""
     data = row.data
     by = {"by": data.get("by", "")}
     match row.kind:
         case "drafted":
-            return gettext("Drafted by %(by)s") % by
+            return _asked(gettext("Drafted by %(by)s") % by, data)
+        case "adjusted":
+            return _asked(gettext("Adjusted by %(by)s") % by, data)
+        case "overridden" | "approval_requested" | "approved" | "approval_withdrawn" | "approval_lapsed":
+            return safety.event(row.kind, data)
         case "previewed":
             return gettext("Previewed by %(by)s against version %(version)d") % {
                 **by,

@@ -8,8 +8,11 @@ from cutover.checking import retry_check, run_prechecks, skip_check
 from cutover.commands import abort, finish_with_stragglers, pause, resume, roll_back, stop_here, turn_around
 from cutover.drafts import create_draft, discard, open_draft, rollback, update_draft
 from cutover.errors import InvalidChange, Refused, StalePreview
+from cutover.kinds import Shift, ToZero
 from cutover.previews import MoveRow, Preview, UnitRow, command, preview, stored_preview
 from cutover.report import report
+from cutover.safety.approval import approve, request_approval, unapprove, withdraw_approval
+from cutover.safety.overriding import override
 from cutover.starting import start
 from cutover.status import actions, status, summary
 from cutover.steps import advance
@@ -19,19 +22,24 @@ __all__ = [
     "MoveRow",
     "Preview",
     "Refused",
+    "Shift",
     "StalePreview",
+    "ToZero",
     "UnitRow",
     "abort",
     "actions",
     "advance",
+    "approve",
     "command",
     "create_draft",
     "discard",
     "finish_with_stragglers",
     "open_draft",
+    "override",
     "pause",
     "preview",
     "report",
+    "request_approval",
     "resume",
     "retry_check",
     "roll_back",
@@ -44,5 +52,7 @@ __all__ = [
     "stored_preview",
     "summary",
     "turn_around",
+    "unapprove",
     "update_draft",
+    "withdraw_approval",
 ]

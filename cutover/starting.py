@@ -7,14 +7,18 @@ from django.utils import timezone
 from django.utils.translation import gettext
 
 from cutover import alarms, jobs, previews, rules
-from cutover.errors import Refused, StalePreview
+from cutover.errors import InvalidChange, Refused, StalePreview
 from cutover.models import Check, Cutover, CutoverEvent
+from cutover.safety import approval, guarding
 from units import audit, publishing
 
 State = Cutover.State
 
 #: Each raises `Refused` where a checked cutover must not start yet; called under the namespace's lock.
-GUARDS: tuple[Callable[[Cutover], None], ...] = ()
+GUARDS: tuple[Callable[[Cutover], None], ...] = (
+    guarding.refuse_unsafe,
+    guarding.refuse_unapproved,
+)
 
 
 def start(cutover: Cutover, actor: str, typed_namespace: str) -> Cutover:
@@ -33,7 +37,7 @@ def start(cutover: Cutover, actor: str, typed_namespace: str) -> Cutover:
         with transaction.atomic():
             _claim_start(Cutover.objects.select_related("namespace").get(pk=cutover.pk), actor)
     except IntegrityError as error:
-        raise Refused(_another_runs(cutover)) from error
+        raise Refused(_forbidden_by_the_database(cutover, error)) from error
     jobs.start(cutover.pk)
     cutover.refresh_from_db()
     return cutover
@@ -49,7 +53,8 @@ def _claim_start(cutover: Cutover, actor: str) -> None:
         )
     if cutover.state == State.DRAFT:
         raise Refused(gettext("Generate the preview of cutover %(cutover)s first.") % {"cutover": cutover})
-    if previews.is_stale(cutover, rules.in_effect(namespace)):
+    document = rules.in_effect(namespace)
+    if previews.is_stale(cutover, document):
         raise StalePreview(
             gettext(
                 "The rule in effect has changed since the preview of cutover %(cutover)s."
@@ -57,6 +62,7 @@ def _claim_start(cutover: Cutover, actor: str) -> None:
             )
             % {"cutover": cutover}
         )
+    _refuse_unfit(cutover, document)
     _refuse_open_checks(cutover)
     for guard in GUARDS:
         guard(cutover)
@@ -64,10 +70,15 @@ def _claim_start(cutover: Cutover, actor: str) -> None:
         raise Refused(_another_runs(cutover))
     now = timezone.now()
     rows = Cutover.objects.filter(pk=cutover.pk, state=State.CHECKED)
-    if (
-        rows.update(state=State.STARTING, started_by=actor[:150], started_at=now, phase_at=now, updated=now)
-        != 1
-    ):
+    claimed = rows.update(
+        state=State.STARTING,
+        approval_needed=approval.needed(namespace),  # the database refuses this row without an approver
+        started_by=actor[:150],
+        started_at=now,
+        phase_at=now,
+        updated=now,
+    )
+    if claimed != 1:
         raise Refused(gettext("Run the checks of cutover %(cutover)s first.") % {"cutover": cutover})
     CutoverEvent.objects.create(cutover=cutover, kind="started", data={"by": actor}, at=now)
     audit.record(
@@ -82,6 +93,19 @@ def _claim_start(cutover: Cutover, actor: str) -> None:
     alarms.clear_undone(namespace.pk)
 
 
+def _refuse_unfit(cutover: Cutover, document: rules.Document) -> None:
+    """Nothing, if every unit that the new rule names is still there."""
+    try:
+        rules.checked(document, cutover.new_rule)
+    except InvalidChange as error:
+        raise Refused(
+            gettext(
+                "The new rule of cutover %(cutover)s does not fit any more (%(problem)s). Adjust the draft."
+            )
+            % {"cutover": cutover, "problem": str(error).rstrip(".")}
+        ) from error
+
+
 def _refuse_open_checks(cutover: Cutover) -> None:
     checks = list(cutover.checks.all())
     open_ones = [c for c in checks if c.state not in (Check.State.PASSED, Check.State.SKIPPED)]
@@ -93,6 +117,13 @@ def _refuse_open_checks(cutover: Cutover) -> None:
             gettext("These checks are not passed: %(titles)s. Retry each of them, or skip it with a reason.")
             % {"titles": titles}
         )
+
+
+def _forbidden_by_the_database(cutover: Cutover, error: IntegrityError) -> str:
+    """What somebody did at the same moment, as the constraint that was hit says it."""
+    if "cutover_approved" in str(error):
+        return gettext("Somebody has just changed this cutover. Look at it again, then start it.")
+    return _another_runs(cutover)
 
 
 def _another_runs(cutover: Cutover) -> str:

@@ -1,6 +1,7 @@
 """The state of a cutover as one JSON value: for pages, the live socket, the API and `mshactl`."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from cutover.consequences import consequences, possible
 from cutover.models import Check, Cutover
 from cutover.prechecks import BY_KEY
 from cutover.previews import command
+from cutover.safety import approval, assessing
 from msha.steering import phases
 from msha.steering.phases import Phase
 from msha.steering.ranges import MovedIds
@@ -43,6 +45,8 @@ def status(cutover: Cutover) -> Status:
         "number": cutover.number,
         "namespace": cutover.namespace.name,
         "unit_type": cutover.unit_type,
+        "kind": cutover.kind,
+        "asked": sentences.asked(cutover),
         "phase": cutover.state,
         "phase_title": str(cutover.get_state_display()),
         "direction": "backward" if cutover.turned else "forward",
@@ -91,6 +95,9 @@ def status(cutover: Cutover) -> Status:
         "paused": cutover.paused,
         "actions": actions(cutover),
         "consequences": consequences(cutover),
+        "findings": [asdict(finding) for finding in assessing.shown(cutover)],
+        "overrides": assessing.told(cutover),
+        "approval": approval.status(cutover),
         "checks": [_check(check) for check in cutover.checks.all()],
         "events": [
             {"at": _iso(row.at), "kind": row.kind, "data": row.data, "sentence": sentences.event(row)}
