@@ -1,46 +1,20 @@
 """Which sessions this worker has, by what they were opened for."""
 
 from bisect import bisect_left, bisect_right
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, repeat
+from itertools import chain
 from typing import Protocol
 
-import structlog
-
 from msha.edge.reactor import Reactor
+from msha.edge.session.closing import CLOSE_S, SERVICE_RESTART, Closing, Why
 from msha.edge.session.tunnel import EndedBy, Tunnel
-from msha.edge.wire.frames import close_payload
 from msha.steering.decision import Tunnel as Decided
-
-#: "Service restart": the client should connect again. Never 1000, after which some do not.
-SERVICE_RESTART = 1012
-
-#: Sessions closed in one turn of the loop; a turn then takes a few milliseconds.
-CLOSED_PER_TURN = 100
-
-#: Sessions that have their Close and whose peers' ends are awaited. Each end is up to four events: with
-#: thousands of them at once everybody else would wait until all are through.
-CLOSING_AT_ONCE = 128
-
-#: Peers that do not answer their Close must not keep others from getting theirs: so many get it anyway.
-CLOSED_PER_S = 15_000
-
-_PAUSE_S = 0.002
-
-#: Why a session ends, for its client and the log.
-Why = Callable[[Tunnel], str]
-
-#: After a Close both peers have so long; with the tick, a session is gone within 1 s (PROTOCOL 5).
-CLOSE_S = 0.9
 
 #: After one peer has ended, the other has so long.
 END_S = 5.0
 
 #: Upper bounds of the histogram of decisions.
 DECISION_BOUNDS_S = (2.5e-6, 5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 1e-3, 1e-2)
-
-log = structlog.get_logger("msha.edge")
 
 Tunnels = Tunnel | set[Tunnel]
 _NOBODY = (None,)
@@ -101,10 +75,8 @@ class Sessions:
         self.on_finished: Callable[[Tunnel], None] = _nothing
         self._by_type: dict[str, dict[int | None, Tunnels]] = {}
         self._count = 0
-        self._closings = reactor.deadlines(close_s)
+        self._closing = Closing(reactor, close_s)
         self._endings = reactor.deadlines(end_s)
-        self._to_close: deque[tuple[Tunnel, Why, int]] = deque()
-        self._closed_at = 0.0
 
     def __len__(self) -> int:
         return self._count
@@ -160,7 +132,7 @@ class Sessions:
 
     def finished(self, tunnel: Tunnel) -> None:
         """Its sockets are closed."""
-        self._closings.discard(tunnel)
+        self._closing.gone(tunnel)
         self._endings.discard(tunnel)
         if self.unsaid:
             self.lose_unsaid(tunnel)
@@ -231,7 +203,7 @@ class Sessions:
     @property
     def closes_some(self) -> bool:
         """Whether sessions are still to be closed that have not got their Close yet."""
-        return bool(self._to_close)
+        return self._closing.has_begun
 
     def lose_unsaid(self, tunnel: Tunnel) -> None:
         """What waits to be said in the session will not be."""
@@ -240,45 +212,20 @@ class Sessions:
             self.count("messages_lost", count)
 
     def close(self, tunnels: Iterable[Tunnel], why: Why, code: int = SERVICE_RESTART) -> None:
-        """Sessions end by a Close with this code and what ``why`` says: a few now, many turn by turn."""
-        idle = not self._to_close
-        self._to_close.extend(zip(tunnels, repeat(why), repeat(code)))
-        if not idle or not self._to_close:
-            return
-        self.on_turn()
+        """Sessions end by a Close with this code and what ``why`` says.
+
+        A few get it now, many from the next turn on. In 1 s all are gone, whatever their peers do.
+        """
+        self._closing.begin(tunnels, why, code)
 
     def await_close(self, tunnel: Tunnel) -> None:
         """It got a Close; aborted if it is not gone in time."""
         self._endings.discard(tunnel)
-        self._closings.add(tunnel)
+        self._closing.closed(tunnel)
 
     def await_end(self, tunnel: Tunnel) -> None:
         """One peer has ended; aborted if the other does not end in time."""
         self._endings.add(tunnel)
-
-    def on_turn(self) -> None:
-        """Close the next sessions that are to be closed, as fast as others can bear."""
-        now = self.reactor.now()
-        overdue = min((now - self._closed_at) * CLOSED_PER_S, CLOSED_PER_TURN)
-        room = CLOSING_AT_ONCE - len(self._closings)
-        count = min(int(max(overdue, room)), CLOSED_PER_TURN, len(self._to_close))
-        if count > 0:
-            self._closed_at = now
-        for _ in range(count):
-            tunnel, why, code = self._to_close.popleft()
-            try:
-                reason = why(tunnel)
-                tunnel.close(close_payload(code, reason), reason)
-            except Exception:  # one session dies of our error, and all others get their Close
-                log.exception("connection_failed", endpoint="Tunnel")
-                tunnel.abort()
-        if self._to_close:
-            self.reactor.again_in(self, _PAUSE_S)
-
-    def abort(self) -> None:
-        """Go on after an error of ours with one session."""
-        if self._to_close:
-            self.reactor.again(self)
 
 
 def _place_in(ranges: Sequence[Sequence[int]]) -> Callable[[int | None], int | None]:

@@ -19,10 +19,11 @@ from msha.edge.port.balancers import Balancers
 from msha.edge.port.certificates import Certificates
 from msha.edge.reactor import Reactor
 from msha.edge.servers import servers_of
+from msha.edge.session.closing import SERVICE_RESTART
 from msha.edge.session.cutover_progress import CutoverProgress
 from msha.edge.session.idle import IdleWatch
 from msha.edge.session.messages import Address, Messages, Outcome, usable_text
-from msha.edge.session.sessions import SERVICE_RESTART, Sessions
+from msha.edge.session.sessions import Sessions
 from msha.edge.session.tally import Tally
 from msha.edge.session.tunnel import Tunnel
 from msha.edge.worker.agent_channel import AgentChannel
