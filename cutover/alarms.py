@@ -15,9 +15,10 @@ from units.models import Alarm, EdgeNode
 OVERDUE = "cutover_overdue"
 UNDONE = "cutover_undone"
 FROZEN = "cutover_frozen"
+HELD = "cutover_held"
 
 #: Those that `said` knows.
-KINDS = (OVERDUE, UNDONE, FROZEN)
+KINDS = (OVERDUE, UNDONE, FROZEN, HELD)
 
 
 def _subject(cutover: Cutover) -> str:
@@ -46,6 +47,19 @@ def undone(cutover: Cutover, missing: Sequence[str]) -> None:
     with sentences.stored():
         sentence = sentences.outcome(cutover)
     _raise(cutover, UNDONE, sentence, missing, ended=cutover.figures["ended"])
+
+
+def held(cutover: Cutover, hold: dict[str, Any]) -> None:
+    """The alarm that the cutover has paused by itself is raised; it stays until it goes on or back."""
+    with sentences.stored():
+        sentence = sentences.paused_by_itself(cutover, hold)
+    _raise(cutover, HELD, sentence, (), hold=hold)
+
+
+def clear_held(cutover: Cutover) -> None:
+    """The cutover is not paused any more."""
+    if clear_alarm(cutover.namespace_id, HELD, _subject(cutover)):
+        CutoverEvent.objects.create(cutover=cutover, kind="alarm_cleared", data={"epoch": cutover.epoch})
 
 
 def still_frozen(cutover: Cutover, nodes: Sequence[str]) -> None:
@@ -102,6 +116,8 @@ def settle_undone() -> None:
             namespace=alarm.namespace_id, number=int(number) if number.isdigit() else 0
         ).first()
         if cutover is None or cutover.active:
+            continue
+        if cutover.figures.get("ended", {}).get("how") == "held":  # no node is missing: the next start clears
             continue
         named = cutover.figures.get("ended", {}).get("missing" if alarm.kind == UNDONE else "frozen", [])
         behind = EdgeNode.objects.filter(

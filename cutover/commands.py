@@ -6,6 +6,7 @@ from dataclasses import replace
 from django.utils import timezone
 from django.utils.translation import gettext
 
+from cutover import alarms
 from cutover.ending import end, mark_ended
 from cutover.errors import Refused
 from cutover.models import Cutover, CutoverEvent
@@ -175,7 +176,11 @@ def _resume_on(namespace: Namespace, cutover: Cutover, actor: str, reason: str) 
     if not cutover.paused:
         raise Refused(gettext("Cutover %(cutover)s is not paused.") % {"cutover": cutover})
     _audit_act(cutover, "cutover.resume", actor, reason)
-    as_read(cutover).update(paused_at=None, paused_by="", pause_reason="", hold={})
+    figures = dict(cutover.figures)
+    if cutover.hold.get("kind") == "health":  # the operator has seen these figures and goes on all the same
+        figures["gate_waived"] = cutover.hold["batch"]
+    as_read(cutover).update(paused_at=None, paused_by="", pause_reason="", hold={}, figures=figures)
+    alarms.clear_held(cutover)
     CutoverEvent.objects.create(cutover=cutover, kind="resumed", data={"by": actor, "reason": reason})
 
 

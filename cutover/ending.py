@@ -26,7 +26,8 @@ def end(situation: Situation, ending: Ending, facts: dict[str, Any] | None = Non
     figures = dict(cutover.figures)
     progress.thawed(cutover, figures, situation.now)
     ended = figures.get("ended", {})
-    if ending is not Ending.ABORTED and ended.get("how") != "held":  # what was undone by itself says why
+    by_itself = ending is Ending.TURNED and ended.get("how") == "held"
+    if ending is not Ending.ABORTED and not by_itself:
         ended = {"how": str(ending)}
     facts = {**ended, **(facts or {})}
     frozen = _frozen_behind(situation, figures, facts.get("missing", []))

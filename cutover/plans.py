@@ -7,6 +7,7 @@ from typing import Any
 from django.utils import timezone
 
 from cutover.models import Cutover
+from cutover.pacing import planning
 from cutover.rules import Document
 from msha.steering import wire
 from msha.steering.phases import NodeView, Phase, Plan, Step
@@ -27,12 +28,13 @@ STATE_OF: dict[Phase, Cutover.State] = {phase: State(state) for state, phase in 
 
 
 def fixed(cutover: Cutover, document: Document) -> dict[str, Any]:
-    """What is fixed at the start of a cutover, as it is stored: key space, batches, gaining clusters.
+    """What is fixed at the start of a cutover, as it is stored: key space, batches, pace, gaining clusters.
 
     The clusters are those that a domain in effect uses in a unit that loses or gains ids: they count for
     both directions, and a cluster that is added meanwhile counts in no gate (PROTOCOL P3).
     """
     moved = MovedIds.from_lists(cutover.moved)
+    batches, pace = planning.fixed(cutover)
     concerned = moved.losing_units | moved.gaining_units
     clusters = {
         (unit, cluster)
@@ -42,7 +44,8 @@ def fixed(cutover: Cutover, document: Document) -> dict[str, Any]:
     }
     return {
         "key_space": document["rule"]["key_space"],
-        "batches": [cutover.moved] if cutover.moved else [],
+        "batches": batches,
+        "pace": pace,
         "gaining_clusters": sorted([unit, cluster] for unit, cluster in clusters),
     }
 

@@ -13,6 +13,7 @@ from django.utils.translation import gettext
 
 from cutover import kinds
 from cutover.models import Cutover, CutoverEvent
+from cutover.pacing import sentences as pace
 from cutover.plans import STATE_OF
 from cutover.safety import sentences as safety
 from msha.steering.phases import GATE_DEADLINE_S, ClusterWithoutAck, Ending, Phase, Silence, Step
@@ -110,6 +111,8 @@ def alarm(cutover: Cutover, data: dict[str, Any]) -> str:
             return overdue(cutover, Phase(data["phase"]), data["missing"])
         case "cutover_undone":
             return _ending(cutover, data["ended"])
+        case "cutover_held":
+            return paused_by_itself(cutover, data["hold"])
         case "cutover_frozen":
             return still_frozen(cutover, data["missing"])
         case _:
@@ -157,6 +160,10 @@ def _ending(cutover: Cutover, facts: dict[str, Any]) -> str:
                 "phase": State(facts["state"]).label,
                 "nodes": names(facts["missing"]),
             }
+        case "held":
+            return gettext(
+                "Cutover %(cutover)s undid itself: %(why)s Every id is served by the unit it came from."
+            ) % {"cutover": cutover, "why": held(facts["hold"])}
         case "stale":
             return gettext(
                 "Not started: the rule in effect changed after the preview. Generate the preview again."
@@ -181,8 +188,18 @@ def held(facts: dict[str, Any]) -> str:
             return ""
         case "paused" if facts["by"]:
             return gettext("Paused by %(by)s: %(reason)s") % {"by": facts["by"], "reason": facts["reason"]}
+        case "health" | "baking" | "pace":
+            return pace.held(facts)
         case _:
             return str(facts["kind"])
+
+
+def paused_by_itself(cutover: Cutover, hold: dict[str, Any]) -> str:
+    """What an operator reads when something else than an operator has paused the cutover."""
+    return gettext(
+        "Cutover %(cutover)s has paused: %(why)s"
+        " Look at the units, then resume it, stop it here or roll it back."
+    ) % {"cutover": cutover, "why": held(hold)}
 
 
 def asked(cutover: Cutover) -> str:
@@ -231,6 +248,8 @@ def event(row: CutoverEvent) -> str:
             return gettext("Resumed by %(by)s: %(reason)s") % {**by, "reason": data["reason"]}
         case "held":
             return held(data)
+        case "pacing":
+            return pace.asked(data)
         case "acked":
             return gettext("%(node)s acknowledged") % {"node": data["node"]}
         case "drained":

@@ -9,6 +9,7 @@ from cutover.commands import abort, finish_with_stragglers, pause, resume, roll_
 from cutover.drafts import create_draft, discard, open_draft, rollback, update_draft
 from cutover.errors import InvalidChange, Refused, StalePreview
 from cutover.kinds import Shift, ToZero
+from cutover.pacing.asked import set_pacing
 from cutover.previews import MoveRow, Preview, UnitRow, command, preview, stored_preview
 from cutover.report import report
 from cutover.safety.approval import approve, request_approval, unapprove, withdraw_approval
@@ -45,6 +46,7 @@ __all__ = [
     "roll_back",
     "rollback",
     "run_prechecks",
+    "set_pacing",
     "skip_check",
     "start",
     "status",

@@ -9,6 +9,7 @@ from django.utils.translation import gettext
 from cutover import alarms, jobs, previews, rules
 from cutover.errors import InvalidChange, Refused, StalePreview
 from cutover.models import Check, Cutover, CutoverEvent
+from cutover.pacing import planning
 from cutover.safety import approval, guarding
 from units import audit, publishing
 
@@ -18,6 +19,7 @@ State = Cutover.State
 GUARDS: tuple[Callable[[Cutover], None], ...] = (
     guarding.refuse_unsafe,
     guarding.refuse_unapproved,
+    planning.refuse_unweighed,
 )
 
 
@@ -33,6 +35,7 @@ def start(cutover: Cutover, actor: str, typed_namespace: str) -> Cutover:
             gettext("Type the name of the namespace, %(name)s, to start the cutover.")
             % {"name": cutover.namespace.name}
         )
+    planning.weigh(Cutover.objects.select_related("namespace").get(pk=cutover.pk))
     try:
         with transaction.atomic():
             _claim_start(Cutover.objects.select_related("namespace").get(pk=cutover.pk), actor)

@@ -13,11 +13,12 @@ import structlog
 from django.utils import timezone
 from django.utils.translation import gettext
 
-from cutover import alarms, jobs, plans, previews, progress, rules
+from cutover import alarms, jobs, plans, previews, progress, rules, sentences
 from cutover.ending import end, mark_ended
 from cutover.errors import InvalidChange
-from cutover.holds import Hold, Then, holding
+from cutover.holds import Hold, Then, holding, opens_a_batch
 from cutover.models import Cutover, CutoverEvent
+from cutover.pacing import health
 from cutover.situation import Lost, Situation, as_read, locked_on, read, verdict_on
 from msha.steering import phases
 from msha.steering.phases import Outcome, Phase, Step, Verdict
@@ -87,21 +88,56 @@ def _step_on(namespace: Namespace, cutover: Cutover) -> bool:
 
 def _go_on(situation: Situation, to: Step) -> bool:
     """The step that the gate allows is published, unless something holds it back."""
+    cutover = situation.cutover
+    if opens_a_batch(to) and to.batch > 0 and cutover.baking_since is None:
+        cutover.baking_since = situation.now
+        as_read(cutover).update(baking_since=situation.now)
     hold = holding(situation, to)
     if hold is None:
         return publish_step(situation, to)
-    cutover = situation.cutover
     _note(cutover, hold)
     match hold.then:
         case Then.UNDO:
-            facts = {"how": "held", "hold": hold.as_dict()}
-            cutover.figures = {**cutover.figures, "ended": facts}
-            return publish_step(situation, phases.rolled_back(situation.step))
+            return _undo_held(situation, hold)
         case Then.PAUSE if not cutover.paused:
-            as_read(cutover).update(paused_at=situation.now, paused_by="", pause_reason="")
+            _pause_held(situation, hold)
         case _ if situation.step.phase is Phase.FREEZE and situation.lasted_s > phases.GATE_DEADLINE_S:
             alarms.overdue(cutover, situation.step, (hold.kind,))
     return False
+
+
+def _pause_held(situation: Situation, hold: Hold) -> None:
+    """The cutover has paused by itself, and says why; an operator resumes it or takes it back."""
+    cutover, now = situation.cutover, situation.now
+    as_read(cutover).update(paused_at=now, paused_by="", pause_reason="")
+    cutover.paused_at, cutover.paused_by, cutover.pause_reason = now, "", ""
+    _audit_held(cutover, "cutover.pause", hold)
+    alarms.held(cutover, hold.as_dict())
+
+
+def _undo_held(situation: Situation, hold: Hold) -> bool:
+    """The cutover undoes by itself what it has moved, and says why."""
+    cutover, epoch = situation.cutover, situation.cutover.epoch
+    facts = {"how": "held", "hold": hold.as_dict()}
+    cutover.figures = {**cutover.figures, "ended": facts}
+    passed = publish_step(situation, phases.rolled_back(situation.step))
+    if cutover.epoch != epoch:  # it was not, if publishing is stopped
+        _audit_held(cutover, "cutover.roll_back", hold)
+        alarms.undone(cutover, ())
+    return passed
+
+
+def _audit_held(cutover: Cutover, action: str, hold: Hold) -> None:
+    with sentences.stored():
+        reason = sentences.held(hold.as_dict())
+    audit.record(
+        f"cutover {cutover}",
+        action,
+        cutover,
+        namespace=cutover.namespace,
+        after=hold.as_dict(),
+        reason=reason,
+    )
 
 
 def _note(cutover: Cutover, hold: Hold) -> None:
@@ -164,10 +200,13 @@ def publish_step(situation: Situation, to: Step, *, by: str = "", reason: str = 
         return False
     author = by or cutover.started_by
     figures = dict(cutover.figures)
-    if cutover.state == State.ACTIVATE and to.phase is Phase.RELEASE:
+    released = cutover.state == State.ACTIVATE and to.phase is Phase.RELEASE
+    if released or cutover.state == State.ABORTING:  # what was frozen is not; another batch may be next
         progress.thawed(cutover, figures, now)
     if to.phase is Phase.FREEZE and situation.plan.batches:
         progress.frozen_since(figures, now)
+    if opens_a_batch(to):
+        health.begin_stage(cutover, to.batch, figures, plans.enrolled_nodes(namespace.pk), now)
     before = (cutover.state, cutover.epoch, cutover.batch, cutover.turns)
 
     def compute(_: Namespace, document: rules.Document | None) -> publishing.Change:
@@ -201,6 +240,7 @@ def publish_step(situation: Situation, to: Step, *, by: str = "", reason: str = 
         reason=reason,
     )
     alarms.clear_overdue(cutover)
+    alarms.clear_held(cutover)
     log.info(
         "cutover_step", cutover=str(cutover), phase=str(to.phase), version=snapshot.version, **_shape(to)
     )
@@ -229,6 +269,7 @@ def _claim_step(cutover: Cutover, to: Step, epoch: int, figures: dict[str, Any],
         "figures": figures,
         "plan": cutover.plan,
         "hold": {},
+        "baking_since": None,
         "phase_at": now,
         "updated": now,
     }

@@ -567,6 +567,7 @@ class Probe(models.Model):
         BACK_SOURCE = "back_source", _("back-source handshake")
         COUNT = "count", _("count of live sessions")
         SEND = "send", _("message to sessions")
+        ACCEPTS = "accepts", _("handshakes it accepts")
 
     class State(models.TextChoices):
         PENDING = "pending", _("pending")

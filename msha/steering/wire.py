@@ -209,6 +209,7 @@ class ProbeRequest:
     (``[[first, last], ...]``); the result has ``counts``, the live sessions in each. ``send``: ``unit_type``,
     ``ranges`` as above or ``all`` (true), ``text``; the result has ``delivered``, ``queued`` and ``skipped``
     (``{why: n}``), in sessions. It is done at most once: whoever gets no answer does not know whether it was.
+    ``accepts``: no params; the result has ``accepts_per_s``, the handshakes that the node takes at least.
     """
 
     TYPE: ClassVar[str] = "probe"

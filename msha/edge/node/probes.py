@@ -14,6 +14,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus, WebSocketException
 
+from msha.edge.node import capacity
 from msha.edge.session.messages import Address, usable_text
 from msha.steering.errors import InvalidSnapshot
 from msha.steering.snapshot import check_server
@@ -60,6 +61,8 @@ async def run(request: ProbeRequest, listener: tuple[str, int], user_agent: str)
             except InvalidSnapshot as error:
                 return _failed(str(error))
             return await _handshake(server, params, timeout_s, user_agent, any_status=False)
+        case "accepts":
+            return await capacity.measured((reachable(listener[0]), listener[1]))
         case other:
             return _failed(f"This node knows no probe {other!r}.")
 

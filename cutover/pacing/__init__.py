@@ -1,0 +1,1 @@
+"""How a cutover is divided and paced: what was asked for, what is planned of it, what holds it back."""
