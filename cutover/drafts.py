@@ -118,6 +118,8 @@ def update_draft(
         document = rules.in_effect(locked)
         entry, kind, said = _worked_out(document, cutover.unit_type, entry, wish)
         change = rules.change(document, cutover.unit_type, ranges=ranges, exact=exact, entry=entry)
+        if wish is None and change.new == cutover.new_rule:
+            kind, said = Kind(cutover.kind), _asked(cutover)  # the same rule again
         columns = _columns(change)
         if reason is not None:
             columns["reason"] = reason
@@ -215,6 +217,12 @@ def _worked_out(
         return entry, Kind.TABLE, []
     granted = kinds.granted(document, unit_type, wish)
     return granted.entry, granted.kind, granted.said
+
+
+def _asked(cutover: Cutover) -> list[dict[str, Any]]:
+    """What the draft was asked for last, if not as a rule."""
+    last = cutover.events.filter(kind__in=("drafted", "adjusted")).last()
+    return list(last.data.get("asked", [])) if last is not None else []
 
 
 def _columns(change: Change) -> dict[str, Any]:

@@ -10,11 +10,13 @@ from cutover.pages.precheck import Checks, Precheck
 from cutover.pages.preview import PreviewPage, RulesPage
 from cutover.pages.progress import Progress, Status
 from cutover.pages.report import Report, ReportFile
+from cutover.pages.shifting import ShiftShown
 
 cutover_patterns = [
     path("", Start.as_view(), name="start"),
     path("history/", History.as_view(), name="history"),
     path("new/", New.as_view(), name="new"),
+    path("shift/", ShiftShown.as_view(), name="shift"),
     path("<int:pk>/", Current.as_view(), name="cutover"),
     path("<int:pk>/adjust/", Adjust.as_view(), name="adjust"),
     path("<int:pk>/preview/", PreviewPage.as_view(), name="preview"),

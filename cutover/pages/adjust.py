@@ -10,7 +10,9 @@ from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from cutover import rules, services
+from cutover import kinds, rules, services
+from cutover.errors import InvalidChange
+from cutover.kinds import ToZero, Wish
 from cutover.models import Cutover
 from cutover.pages.bars import Looks, draw, shares
 from cutover.pages.base import ADD, CHANGE, REFUSED, UNUSABLE, Refusal, WizardPage
@@ -36,9 +38,25 @@ class TablePage(WizardPage):
         """The unit type that is in effect now."""
         raise NotImplementedError
 
-    def save(self, table: RangeTable, reason: str) -> Cutover:
-        """The cutover that asks for the table."""
+    def save(self, asked: RangeTable | Wish, reason: str) -> Cutover:
+        """The cutover that asks for the table, or for what a wish comes to."""
         raise NotImplementedError
+
+    @property
+    def asked_in_words(self) -> str:
+        """What a draft was asked for, if not as a table; "" otherwise."""
+        return ""
+
+    @property
+    def base(self) -> dict[str, Any]:
+        """The unit type into which an edited table goes; how the routerId is read stays as it is there."""
+        return self.in_effect
+
+    def as_asked(self, asked: RangeTable | Wish) -> dict[str, Any]:
+        """As the services take it."""
+        if isinstance(asked, RangeTable):
+            return {"entry": rule_of(self.base, asked)}
+        return {"wish": asked}
 
     def shown(self, form: TableForm, status: int = 200) -> HttpResponse:
         """The page with this form."""
@@ -47,9 +65,9 @@ class TablePage(WizardPage):
     def posted(self) -> TableForm:
         return TableForm.of_post(self.request.POST, self.key_space, self.looks)
 
-    def saved(self, form: TableForm, table: RangeTable) -> Cutover | HttpResponse:
+    def saved(self, form: TableForm, asked: RangeTable | Wish) -> Cutover | HttpResponse:
         try:
-            return self.save(table, form.reason)
+            return self.save(asked, form.reason)
         except MshaError as error:
             form.refusal = str(error)
             return self.shown(form, REFUSED)
@@ -70,9 +88,25 @@ class TablePage(WizardPage):
         return self._stay(form, table)
 
     def do_zero(self, losing: str = "", gaining: str = "") -> HttpResponse:
+        """The unit gives away everything: to the other, or to all others in proportion to their shares."""
         form = self.posted()
-        table = form.cut_to_zero(losing, gaining) if form.is_valid() else None
-        return self._stay(form, table)
+        try:
+            return self._wished(form, ToZero(losing, gaining or None))
+        except InvalidChange as error:
+            form.refusal = error.sentence
+            return self.shown(form, UNUSABLE)
+
+    def do_shift(self) -> HttpResponse:
+        form = self.posted()
+        try:
+            return self._wished(form, [form.shift.shift()])
+        except InvalidChange as error:
+            form.shift.error = error.sentence
+            return self.shown(form, UNUSABLE)
+
+    def _wished(self, form: TableForm, wish: Wish) -> HttpResponse:
+        cutover = self.save(wish, form.reason)
+        return redirect("cutover:adjust", cutover.pk)
 
     def _stay(self, form: TableForm, table: RangeTable | None) -> HttpResponse:
         if table is None:
@@ -89,6 +123,8 @@ class TablePage(WizardPage):
         return {
             "form": form,
             "refusal": form.refusal,
+            "kind_said": self.asked_in_words,
+            "shift_unit_type": self.in_effect["name"],
             "rows": table_rows(form, before, self.looks),
             "in_effect": before,
             "bar": draw(after, self.looks, moved),
@@ -153,7 +189,7 @@ class New(TablePage):
 
     title = gettext_lazy("New cutover")
     permission_required = ADD
-    acts: ClassVar[dict[str, str]] = {"preview": ADD, "assign": ADD, "zero": ADD}
+    acts: ClassVar[dict[str, str]] = {"preview": ADD, "assign": ADD, "zero": ADD, "shift": ADD}
 
     @cached_property
     def document(self) -> dict[str, Any]:
@@ -197,11 +233,10 @@ class New(TablePage):
         form.refusal = refusal.sentence
         return self.shown(form, REFUSED)
 
-    def save(self, table: RangeTable, reason: str) -> Cutover:
+    def save(self, asked: RangeTable | Wish, reason: str) -> Cutover:
         assert self.namespace is not None
-        entry = rule_of(self.in_effect, table)
         return services.create_draft(
-            self.namespace, self.unit_type, entry=entry, actor=self.actor, reason=reason
+            self.namespace, self.unit_type, **self.as_asked(asked), actor=self.actor, reason=reason
         )
 
     def shown(self, form: TableForm, status: int = 200) -> HttpResponse:
@@ -222,7 +257,7 @@ class Adjust(TablePage):
     """The ranges of a draft; read-only once it has started."""
 
     acts: ClassVar[dict[str, str]] = {
-        "preview": CHANGE, "assign": CHANGE, "zero": CHANGE, "discard": CHANGE,
+        "preview": CHANGE, "assign": CHANGE, "zero": CHANGE, "shift": CHANGE, "discard": CHANGE,
     }  # fmt: skip
 
     @cached_property
@@ -230,9 +265,17 @@ class Adjust(TablePage):
         rule = rules.in_effect(self.cutover.namespace)["rule"]
         return rules.unit_type_of(rule, self.cutover.unit_type)
 
-    def save(self, table: RangeTable, reason: str) -> Cutover:
-        entry = rule_of(self.cutover.new_rule, table)
-        return services.update_draft(self.cutover, entry=entry, actor=self.actor, reason=reason)
+    @property
+    def asked_in_words(self) -> str:
+        last = self.cutover.events.filter(kind__in=("drafted", "adjusted")).last()
+        return kinds.words(last.data.get("asked", ())) if last is not None else ""
+
+    @property
+    def base(self) -> dict[str, Any]:
+        return self.cutover.new_rule
+
+    def save(self, asked: RangeTable | Wish, reason: str) -> Cutover:
+        return services.update_draft(self.cutover, **self.as_asked(asked), actor=self.actor, reason=reason)
 
     def do_discard(self) -> HttpResponse:
         services.discard(self.cutover, self.actor)

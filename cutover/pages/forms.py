@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy
 
 from cutover.models import Cutover
 from cutover.pages.bars import Looks, UnitLook
+from cutover.pages.shifting import ShiftForm
 from msha.steering.errors import InvalidRule
 from msha.steering.ranges import IdRange, KeySpace, MovedIds, MovedRange, RangeTable, parse_range
 
@@ -64,6 +65,7 @@ class TableForm:
     assign_unit: str = ""
     assign_error: str = ""
     reason: str = ""
+    shift: ShiftForm = field(default_factory=ShiftForm)
     _exact_ids: dict[str, list[int]] = field(default_factory=dict)
 
     # -- making one ----------------------------------------------------------------------------------------
@@ -111,6 +113,7 @@ class TableForm:
             assign_text=data.get("assign_ids", "").strip(),
             assign_unit=data.get("assign_unit", ""),
             reason=data.get("reason", "").strip(),
+            shift=ShiftForm.of(data.dict()),
         )
 
     # -- checking ------------------------------------------------------------------------------------------
@@ -215,16 +218,6 @@ class TableForm:
             self.assign_error = _("Choose the unit that gets these ids.")
             return None
         return self._given(self.table(), [(first, last + 1)], self.assign_unit)
-
-    def cut_to_zero(self, losing: str, gaining: str) -> RangeTable | None:
-        """The table in which one unit owns nothing and another has what it had; None if that cannot be."""
-        if losing not in self.looks or gaining not in self.looks or losing == gaining:
-            self.refusal = _("Choose another unit that gets the ids.")
-            return None
-        table = self.table()
-        owned = [(one.start, one.end) for one in table.ranges if one.unit == losing]
-        kept = tuple((single, unit) for single, unit in table.exact if unit != losing)
-        return self._given(RangeTable(table.key_space, table.ranges, kept), owned, gaining)
 
     @staticmethod
     def _given(table: RangeTable, parts: Sequence[tuple[int, int]], unit: str) -> RangeTable:

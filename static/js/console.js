@@ -52,6 +52,12 @@
     }
   }
 
+  // Whoever types into the field of a choice means that choice.
+  document.addEventListener("input", (event) => {
+    const choice = event.target.dataset && event.target.dataset.chooses;
+    if (choice) document.getElementById(choice).checked = true;
+  });
+
   function prepare(root) {
     localTimes(root);
     copyButtons(root);

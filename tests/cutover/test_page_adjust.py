@@ -178,3 +178,93 @@ def test_before_the_first_publish_there_is_nothing_to_cut_over(db: None) -> None
     operator = signed_in("operator")
     assert operator.get(NEW).status_code == 302
     assert "Continue set-up" in operator.get("/cutover/").content.decode()
+
+
+# -- a share -------------------------------------------------------------------------------------------------
+
+
+def shift(
+    amount: str, measure: str = "percent", losing: str = "unbj", gaining: str = "center"
+) -> dict[str, str]:
+    return {
+        "shift_amount": amount,
+        "shift_measure": measure,
+        "shift_from": losing,
+        "shift_to": gaining,
+    }
+
+
+@pytest.mark.parametrize(
+    ("asked", "last"),
+    [
+        (shift("10"), 5997 + 400),
+        (shift("10 %"), 5997 + 400),
+        (shift("12.5"), 5997 + 500),
+        (shift("3.83", "of_all"), 6380),
+        (shift("383", "ids"), 6380),
+    ],
+)
+def test_a_shift_drafts_the_ranges_that_it_comes_to(
+    operator: Client, asked: dict[str, str], last: int
+) -> None:
+    sent = operator.post(NEW, {**table(("center", 5997), ("unbj", 9999)), **asked, "act": "shift"})
+    cutover = newest()
+    assert sent["Location"] == page_of(cutover, "adjust")
+    assert cutover.new_rule["ranges"] == {"center": [f"0~{last}"], "unbj": [f"{last + 1}~9999"]}
+    assert cutover.kind == Cutover.Kind.SHIFT
+    assert f'value="{last}"' in operator.get(sent["Location"]).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (shift(""), "Write how much is to move"),
+        (shift("ten"), "Write how much is to move"),
+        (shift("-5"), "Write how much is to move"),
+        (shift("0"), "percentage above 0"),
+        (shift("101"), "percentage above 0"),
+        (shift("1.5", "ids"), "whole number"),
+        (shift("5000", "ids"), "cannot be taken from it"),
+        (shift("10", losing="center", gaining="center"), "Choose another unit"),
+        (shift("10", losing="gone"), "There is no unit gone"),
+    ],
+)
+def test_an_unusable_shift_is_refused_at_its_line_and_drafts_nothing(
+    operator: Client, asked: dict[str, str], said: str
+) -> None:
+    sent = operator.post(NEW, {**table(("center", 5997), ("unbj", 9999)), **asked, "act": "shift"})
+    assert sent.status_code == 422
+    assert said in sent.content.decode()
+    assert Cutover.objects.count() == 0
+
+
+def test_what_a_shift_comes_to_is_shown_while_it_is_typed_and_drafts_nothing(operator: Client) -> None:
+    shown = operator.get("/cutover/shift/", {**shift("10"), "unit_type": "unit_type"}).content.decode()
+    assert "400 of 10000 ids move: 5998~6397" in shown
+    assert "0~6397" in shown
+    refused = operator.get("/cutover/shift/", {**shift("200"), "unit_type": "unit_type"}).content.decode()
+    assert "percentage above 0" in refused
+    assert operator.get("/cutover/shift/").status_code == 200
+    assert Cutover.objects.count() == 0
+
+
+def test_looking_at_a_shift_needs_the_permission_to_draft(scene: Scene) -> None:
+    assert signed_in("viewer").get("/cutover/shift/", shift("10")).status_code == 403
+
+
+def test_with_three_units_a_cut_to_zero_goes_to_the_others_in_proportion(db: None) -> None:
+    make_scene(codes=("center", "unbj", "unsh"))
+    operator = signed_in("operator")
+    operator.post(NEW, table(("center", 5997), ("unbj", 7999), ("unsh", 9999), act="preview"))
+    operator.post(NEW, table(("center", 5997), ("unbj", 9999), act="zero:unbj:"))
+    assert newest().new_rule["ranges"] == {"center": ["0~9999"]}
+    assert newest().kind == Cutover.Kind.ZERO
+
+
+def test_a_draft_that_was_a_shift_stays_one_when_only_its_reason_changes(
+    scene: Scene, operator: Client
+) -> None:
+    operator.post(NEW, {**table(("center", 5997), ("unbj", 9999)), **shift("383", "ids"), "act": "shift"})
+    page = page_of(newest(), "adjust")
+    operator.post(page, table(("center", 6380), ("unbj", 9999), act="preview", reason="more room"))
+    assert (newest().kind, newest().reason) == (Cutover.Kind.SHIFT, "more room")
