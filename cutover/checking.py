@@ -139,7 +139,7 @@ def run(cutover_id: int, keys: Sequence[str] | None = None) -> None:
     if not claimed:
         return
     with sentences.stored():
-        for check, verdict in _judged(cutover, claimed):
+        for check, verdict in judged(cutover, claimed):
             _write(cutover, check.key, attempts[check.key], verdict)
     _settle(cutover_id)
 
@@ -158,7 +158,7 @@ def take_over() -> None:
         jobs.in_background(partial(run, cutover_id))
 
 
-def _judged(cutover: Cutover, checks: Sequence[Precheck]) -> Iterable[tuple[Precheck, Verdict]]:
+def judged(cutover: Cutover, checks: Sequence[Precheck]) -> Iterable[tuple[Precheck, Verdict]]:
     """The verdicts as they become known: first, while nodes think, of the checks that ask them nothing."""
     document = rules.in_effect(cutover.namespace)
     newest = publishing.newest(cutover.namespace)

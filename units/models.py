@@ -568,6 +568,7 @@ class Probe(models.Model):
         COUNT = "count", _("count of live sessions")
         SEND = "send", _("message to sessions")
         ACCEPTS = "accepts", _("handshakes it accepts")
+        REHEARSE = "rehearse", _("rehearsal of a freeze")
 
     class State(models.TextChoices):
         PENDING = "pending", _("pending")

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from cutover import jobs, previews
+from cutover import holds, jobs, previews
+from cutover.checks import second_look
 from tests.cutover.builders import Scene, make_scene
 from tests.cutover.oracle import check_publish
 from units import probing, publishing
@@ -24,6 +25,18 @@ def _nodes_do_not_answer_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nobody answers probes, that need not be waited for."""
     monkeypatch.setattr(previews, "COUNT_DEADLINE_S", 0.01)
     monkeypatch.setattr(probing, "DEADLINE_S", 0.01)
+
+
+@pytest.fixture(autouse=True)
+def _no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody answers probes here; a test that wants the look asks for `second_looks`."""
+    monkeypatch.setattr(holds, "HOLDERS", [one for one in holds.HOLDERS if one is not second_look.looked])
+
+
+@pytest.fixture
+def second_looks(monkeypatch: pytest.MonkeyPatch, _no_second_look: None) -> None:
+    """The checks are made once more before ids are frozen, as everywhere but in tests."""
+    monkeypatch.setattr(holds, "HOLDERS", [*holds.HOLDERS, second_look.looked])
 
 
 @pytest.fixture(autouse=True)

@@ -35,6 +35,7 @@ INSTANCE = "instance"
 BODY = "snapshot.json"
 DESCRIPTION = "snapshot.meta"
 TOMBSTONE = "tombstone"
+REHEARSAL = "rehearsal"
 CONTROL = "control"
 AGENT = "agent"
 LEAVE = "leave"
@@ -290,6 +291,22 @@ class StateDirectory:
             (self.path / TOMBSTONE).unlink(missing_ok=True)
             self._sync()
             self.tombstone = None
+
+    def rehearse(self) -> float:
+        """How long the disk takes for what is stored, in ms; it is written beside it and removed again.
+
+        Raises:
+            OSError: the disk refused, as it would a new version.
+        """
+        if self.stored is None:
+            return 0.0
+        began = time.perf_counter()
+        rehearsal = self.path / REHEARSAL
+        try:
+            _replace(rehearsal, self.stored.body)
+        finally:
+            rehearsal.unlink(missing_ok=True)
+        return round((time.perf_counter() - began) * 1000, 1)
 
     def write_tombstone(self, tombstone: Tombstone) -> None:
         """The node does not start from its file any more, whatever happens.

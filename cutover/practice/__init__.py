@@ -1,0 +1,1 @@
+"""Practice: a cutover goes through everything but the moving, and says what was measured."""
