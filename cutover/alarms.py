@@ -6,6 +6,7 @@ from typing import Any
 from django.db.models import Q
 
 from cutover import plans, sentences
+from cutover.hooks import wording
 from cutover.models import Cutover, CutoverEvent
 from msha.steering import phases
 from msha.steering.phases import ClusterWithoutAck, Step
@@ -16,9 +17,10 @@ OVERDUE = "cutover_overdue"
 UNDONE = "cutover_undone"
 FROZEN = "cutover_frozen"
 HELD = "cutover_held"
+HOOK = "cutover_hook"
 
 #: Those that `said` knows.
-KINDS = (OVERDUE, UNDONE, FROZEN, HELD)
+KINDS = (OVERDUE, UNDONE, FROZEN, HELD, HOOK)
 
 
 def _subject(cutover: Cutover) -> str:
@@ -34,6 +36,43 @@ def overdue(cutover: Cutover, step: Step, missing: Sequence[str]) -> None:
         with sentences.stored():
             sentence = sentences.overdue(cutover, step.phase, missing)
         _raise(cutover, OVERDUE, sentence, missing, phase=str(step.phase))
+
+
+def held_too_long(cutover: Cutover, step: Step, hold: dict[str, Any]) -> None:
+    """The alarm of ids that are frozen too long by what holds the step is raised, once per step."""
+    raised = Alarm.objects.filter(
+        namespace=cutover.namespace_id, kind=OVERDUE, subject=_subject(cutover), cleared_at=None
+    )
+    if not raised.exists():
+        with sentences.stored():
+            sentence = sentences.held_too_long(cutover, step.phase, hold)
+        _raise(cutover, OVERDUE, sentence, (), phase=str(step.phase), hold=hold)
+
+
+def hooks_stuck(cutover: Cutover) -> None:
+    """The alarm of hooks that must succeed and do not is raised; it stays until none of them is left."""
+    raised = Alarm.objects.filter(
+        namespace=cutover.namespace_id, kind=HOOK, subject=_subject(cutover), cleared_at=None
+    )
+    facts = [wording.stuck_facts(run) for run in cutover.hook_runs.filter(stuck=True)]
+    if facts and not raised.exists():
+        with sentences.stored():
+            sentence = wording.stuck(cutover, facts)
+        _raise(cutover, HOOK, sentence, (), hooks=facts)
+
+
+def settle_hooks() -> None:
+    """Alarms of hooks are cleared where none of the cutover's is stuck any more."""
+    for alarm in Alarm.objects.filter(kind=HOOK, cleared_at=None):
+        cutover = _of(alarm)
+        if cutover is None or not cutover.hook_runs.filter(stuck=True).exists():
+            clear_alarm(alarm.namespace_id, HOOK, alarm.subject)
+
+
+def _of(alarm: Alarm) -> Cutover | None:
+    number = alarm.subject.removeprefix("#")
+    known = number.isascii() and number.isdigit()
+    return Cutover.objects.filter(namespace=alarm.namespace_id, number=int(number)).first() if known else None
 
 
 def clear_overdue(cutover: Cutover) -> None:
@@ -89,6 +128,9 @@ def said(alarm: Alarm) -> str:
         return alarm.sentence
     if alarm.kind == OVERDUE and alarm.cleared_at is None and (waited := _waits(cutover)):
         return waited
+    stuck = list(cutover.hook_runs.filter(stuck=True)) if alarm.kind == HOOK else []
+    if stuck and alarm.cleared_at is None:
+        return wording.stuck(cutover, [wording.stuck_facts(run) for run in stuck])
     told = CutoverEvent.objects.filter(cutover=cutover, kind="alarm", data__sentence=alarm.sentence).last()
     return sentences.alarm(cutover, told.data) if told else alarm.sentence
 

@@ -102,6 +102,7 @@ class CutoverOut(Schema):
     checks: list[dict[str, Any]]
     events: list[dict[str, Any]]
     samples: list[dict[str, int]]
+    hooks: list[dict[str, Any]]
     nodes: list[dict[str, Any]]
 
 

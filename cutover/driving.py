@@ -16,6 +16,7 @@ from django.db import DatabaseError
 from django.utils import timezone
 
 from cutover import alarms, checking, plans, progress, steps
+from cutover.hooks import calling
 from cutover.models import Cutover
 from msha.steering.errors import MshaError
 
@@ -51,6 +52,7 @@ def look_at_everything() -> int:
         count_late(cutover_id)
     alarms.settle_undone()
     checking.take_over()
+    calling.take_over()
     return running
 
 

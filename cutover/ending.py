@@ -8,6 +8,7 @@ from django.utils import timezone
 from django.utils.translation import gettext
 
 from cutover import alarms, jobs, progress, rules, sentences
+from cutover.hooks import runs as hooks
 from cutover.models import Cutover, CutoverEvent
 from cutover.situation import Lost, Situation, as_read
 from msha.steering.phases import Ending
@@ -32,6 +33,7 @@ def end(situation: Situation, ending: Ending, facts: dict[str, Any] | None = Non
     facts = {**ended, **(facts or {})}
     frozen = _frozen_behind(situation, figures, facts.get("missing", []))
     figures.update(ending=str(ending), ended={**facts, "frozen": frozen} if frozen else facts)
+    hooks.ended(situation)
     mark_ended(cutover, State.DONE if ending in (Ending.DONE, Ending.STOPPED) else State.ABORTED, figures)
     if frozen:
         alarms.still_frozen(cutover, frozen)

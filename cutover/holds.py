@@ -19,6 +19,7 @@ class Then(StrEnum):
 
     WAIT = "wait"  # look again later
     PAUSE = "pause"  # an operator has to resume
+    ABORT = "abort"  # undo the present batch, of which nothing has moved; what batches before it moved stays
     UNDO = "undo"  # go back: what has not moved stays, what has moved returns
 
 

@@ -47,6 +47,14 @@ def report(cutover_id: int, in_s: float = 0.0) -> None:
     _hand_over(tasks.report, (cutover_id,), _nothing, in_s)
 
 
+def hook(run_id: int, in_s: float = 0.0) -> None:
+    """The hook is being called, beginning so much later, and again until its run is settled."""
+    from cutover import tasks
+    from cutover.hooks import calling
+
+    _hand_over(tasks.call_hook, (run_id,), partial(calling.go_on, run_id), in_s)
+
+
 def _nothing() -> None:
     return None
 

@@ -12,6 +12,7 @@ from django.utils import translation
 from django.utils.translation import gettext
 
 from cutover import kinds
+from cutover.hooks import wording as hooks
 from cutover.models import Cutover, CutoverEvent
 from cutover.pacing import sentences as pace
 from cutover.plans import STATE_OF
@@ -96,6 +97,21 @@ def overdue(cutover: Cutover, phase: Phase, missing: Sequence[str]) -> str:
     return f"{head} {tail}"
 
 
+def held_too_long(cutover: Cutover, phase: Phase, hold: dict[str, Any]) -> str:
+    """The same where the gate has passed, and something else keeps the ids frozen."""
+    known = hold.get("kind") == "hook"
+    head = gettext(
+        "Cutover %(cutover)s has waited in %(phase)s for more than %(seconds)d s for %(what)s."
+    ) % {
+        "cutover": cutover,
+        "phase": STATE_OF[phase].label,
+        "seconds": int(GATE_DEADLINE_S),
+        "what": hooks.waited_for(hold) if known else held(hold),
+    }
+    tail = hooks.what_to_do(hold) if known else gettext("The moved ids are held. Take the way back.")
+    return f"{head} {tail}"
+
+
 def still_frozen(cutover: Cutover, nodes: Sequence[str]) -> str:
     """What an operator reads when a cutover has ended without nodes that were cut off from the console."""
     return gettext(
@@ -107,6 +123,10 @@ def still_frozen(cutover: Cutover, nodes: Sequence[str]) -> str:
 def alarm(cutover: Cutover, data: dict[str, Any]) -> str:
     """What an alarm said when it was raised; as it was stored where its facts were not kept yet."""
     match data.get("alarm"):
+        case "cutover_overdue" if data.get("hold"):
+            return held_too_long(cutover, Phase(data["phase"]), data["hold"])
+        case "cutover_hook":
+            return hooks.stuck(cutover, data["hooks"])
         case "cutover_overdue":
             return overdue(cutover, Phase(data["phase"]), data["missing"])
         case "cutover_undone":
@@ -160,6 +180,8 @@ def _ending(cutover: Cutover, facts: dict[str, Any]) -> str:
                 "phase": State(facts["state"]).label,
                 "nodes": names(facts["missing"]),
             }
+        case "held" if facts["hold"]["kind"] == "hook":
+            return hooks.undone(cutover, facts["hold"])
         case "held":
             return gettext(
                 "Cutover %(cutover)s undid itself: %(why)s Every id is served by the unit it came from."
@@ -190,6 +212,8 @@ def held(facts: dict[str, Any]) -> str:
             return gettext("Paused by %(by)s: %(reason)s") % {"by": facts["by"], "reason": facts["reason"]}
         case "health" | "baking" | "pace":
             return pace.held(facts)
+        case "hook":
+            return hooks.held(facts)
         case _:
             return str(facts["kind"])
 
@@ -250,6 +274,8 @@ def event(row: CutoverEvent) -> str:
             return held(data)
         case "pacing":
             return pace.asked(data)
+        case "hook":
+            return hooks.settled(data)
         case "acked":
             return gettext("%(node)s acknowledged") % {"node": data["node"]}
         case "drained":

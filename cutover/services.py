@@ -10,6 +10,7 @@ from cutover.drafts import create_draft, discard, open_draft, rollback, update_d
 from cutover.errors import InvalidChange, Refused, StalePreview
 from cutover.kinds import Shift, ToZero
 from cutover.pacing.asked import set_pacing
+from cutover.hooks.acts import skip_hook
 from cutover.previews import MoveRow, Preview, UnitRow, command, preview, stored_preview
 from cutover.report import report
 from cutover.safety.approval import approve, request_approval, unapprove, withdraw_approval
@@ -48,6 +49,7 @@ __all__ = [
     "run_prechecks",
     "set_pacing",
     "skip_check",
+    "skip_hook",
     "start",
     "status",
     "stop_here",

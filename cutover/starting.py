@@ -8,6 +8,7 @@ from django.utils.translation import gettext
 
 from cutover import alarms, jobs, previews, rules
 from cutover.errors import InvalidChange, Refused, StalePreview
+from cutover.hooks.holding import refuse_while_calls_are_open
 from cutover.models import Check, Cutover, CutoverEvent
 from cutover.pacing import planning
 from cutover.safety import approval, guarding
@@ -20,6 +21,7 @@ GUARDS: tuple[Callable[[Cutover], None], ...] = (
     guarding.refuse_unsafe,
     guarding.refuse_unapproved,
     planning.refuse_unweighed,
+    refuse_while_calls_are_open,
 )
 
 

@@ -10,6 +10,7 @@ from django.utils import timezone
 from cutover import alarms, plans, progress, rules, sentences
 from cutover.batches import batches
 from cutover.consequences import consequences, possible
+from cutover.hooks import shown as hooks
 from cutover.models import Check, Cutover
 from cutover.prechecks import BY_KEY
 from cutover.previews import command
@@ -104,6 +105,7 @@ def status(cutover: Cutover) -> Status:
             for row in cutover.events.order_by("at", "pk")[:EVENTS_LIMIT]
         ],
         "samples": _samples(cutover),
+        "hooks": hooks.calls(cutover),
         "nodes": _nodes(cutover, moved, nodes),
     }
 

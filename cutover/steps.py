@@ -17,6 +17,7 @@ from cutover import alarms, jobs, plans, previews, progress, rules, sentences
 from cutover.ending import end, mark_ended
 from cutover.errors import InvalidChange
 from cutover.holds import Hold, Then, holding, opens_a_batch
+from cutover.hooks import runs as hooks
 from cutover.models import Cutover, CutoverEvent
 from cutover.pacing import health
 from cutover.situation import Lost, Situation, as_read, locked_on, read, verdict_on
@@ -97,12 +98,12 @@ def _go_on(situation: Situation, to: Step) -> bool:
         return publish_step(situation, to)
     _note(cutover, hold)
     match hold.then:
-        case Then.UNDO:
+        case Then.UNDO | Then.ABORT:
             return _undo_held(situation, hold)
         case Then.PAUSE if not cutover.paused:
             _pause_held(situation, hold)
         case _ if situation.step.phase is Phase.FREEZE and situation.lasted_s > phases.GATE_DEADLINE_S:
-            alarms.overdue(cutover, situation.step, (hold.kind,))
+            alarms.held_too_long(cutover, situation.step, hold.as_dict())
     return False
 
 
@@ -120,7 +121,8 @@ def _undo_held(situation: Situation, hold: Hold) -> bool:
     cutover, epoch = situation.cutover, situation.cutover.epoch
     facts = {"how": "held", "hold": hold.as_dict()}
     cutover.figures = {**cutover.figures, "ended": facts}
-    passed = publish_step(situation, phases.rolled_back(situation.step))
+    back = phases.aborted if hold.then is Then.ABORT else phases.rolled_back
+    passed = publish_step(situation, back(situation.step))
     if cutover.epoch != epoch:  # it was not, if publishing is stopped
         _audit_held(cutover, "cutover.roll_back", hold)
         alarms.undone(cutover, ())
@@ -230,6 +232,7 @@ def publish_step(situation: Situation, to: Step, *, by: str = "", reason: str = 
         "reason": reason,
     }
     CutoverEvent.objects.create(cutover=cutover, kind=str(to.phase), data=data, at=now)
+    hooks.follow(situation, to)
     audit.record(
         author,
         "cutover.step",

@@ -10,6 +10,7 @@ import structlog
 from celery import shared_task
 
 from cutover import checking, driving, jobs, steps
+from cutover.hooks import calling
 from cutover.models import Cutover
 
 #: A task accompanies a cutover for so long, then hands over to the next.
@@ -17,6 +18,8 @@ ACCOMPANY_S = 8.0
 TICK_S = 0.25
 #: Between two looks at clients that come back late; no worker is held meanwhile.
 REPORT_EVERY_S = 1.0
+#: The last call of a hook begins no later, so that it ends within the time of a task.
+HOOK_S = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -52,6 +55,14 @@ def report(cutover_id: int) -> None:
     """Clients that came back after the last step are in the figures; looked at again while more may come."""
     if driving.count_late(cutover_id):
         jobs.report(cutover_id, in_s=REPORT_EVERY_S)
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True)
+def call_hook(run_id: int) -> None:
+    """The hook was called, or it is not due yet; while its run is open, the next task goes on with it."""
+    again_s = calling.go_on(run_id, for_s=HOOK_S)
+    if again_s is not None:
+        jobs.hook(run_id, in_s=again_s)
 
 
 @shared_task(acks_late=True, reject_on_worker_lost=True, expires=1)

@@ -19,6 +19,7 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 from ninja.security import HttpBearer
 
 import cutover.api
+import cutover.hooks.api
 import domains.api
 import units.api
 import units.api_alarms
@@ -52,7 +53,13 @@ api = NinjaAPI(
     openapi_url="/v1/openapi.json",
 )
 
-for router in (units.api.router, units.api_alarms.router, domains.api.router, cutover.api.router):
+for router in (
+    units.api.router,
+    units.api_alarms.router,
+    domains.api.router,
+    cutover.api.router,
+    cutover.hooks.api.router,
+):
     api.add_router("/v1", router)
 
 

@@ -8,6 +8,7 @@ import yaml
 
 from msha.cli_alarms import alarm
 from msha.cli_cutover import cutover
+from msha.cli_hooks import hook, skip_hook
 from msha.cli_messages import send
 from msha.cli_nodes import node
 from msha.remote import Call, Refusal, common_options, confirm, say, table
@@ -213,7 +214,9 @@ def _sessions_text(counted: dict[str, Any]) -> str:
 
 
 main.add_command(alarm)
+cutover.add_command(skip_hook)
 main.add_command(cutover)
+main.add_command(hook)
 main.add_command(send)
 main.add_command(node)
 

@@ -77,6 +77,7 @@ _GROUPS: tuple[tuple[Any, tuple[Item, ...]], ...] = (
             Item(_("Versions"), "layers", "domains:versions", "units.view_snapshot"),
             Item(_("Audit"), "fact_check", "admin:units_auditevent_changelist", "units.view_auditevent"),
             Item(_("Alarms"), "notifications", "admin:units_alarm_changelist", "units.view_alarm"),
+            Item(_("Hooks"), "webhook", "admin:cutover_hook_changelist", "cutover.view_hook"),
             Item(_("Alarm targets"), "send", "admin:units_alarmtarget_changelist", "units.view_alarmtarget"),
             Item(_("Users"), "group", "admin:auth_user_changelist", "auth.view_user"),
             Item(_("API tokens"), "key", "admin:units_apitoken_changelist"),

@@ -38,6 +38,8 @@ SLB_INVENTORY = environment.text("MSHA_SLB_INVENTORY", "")
 """A YAML file that lists the load balancers of each unit: ``- {unit, id, name, address}``."""
 DNS_SERVERS = environment.resolvers("MSHA_DNS_SERVERS")
 """Resolvers asked about managed domains, as ``ADDRESS`` or ``ADDRESS:PORT``; empty means this machine's."""
+HOOK_ALLOWED_HOSTS = environment.words("MSHA_HOOK_ALLOWED_HOSTS", [])
+"""Hosts that hooks may be at; ``.example.com`` means all below it. Empty means any, also this machine's."""
 CONSOLE_URL = environment.text("MSHA_CONSOLE_URL", "")
 """The address edges dial, as ``https://console.example``; "" means the one the operator's browser used."""
 LOG_LEVEL = environment.choice("MSHA_LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))

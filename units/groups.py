@@ -10,13 +10,17 @@ _EDITED = frozenset(
     {
         "namespace", "unit", "unittype", "cluster", "edgenode", "slb", "alarmtarget",
         "domain", "domainunit", "uri", "backsources",
-        "cutover",
+        "cutover", "hook",
     }
 )  # fmt: skip
 """Models an operator adds and changes; everything else is written by the services alone."""
 _DELETED = frozenset(
-    {"unit", "unittype", "cluster", "slb", "alarmtarget", "domain", "domainunit", "uri", "backsources"}
-)
+    {
+        "unit", "unittype", "cluster", "slb", "alarmtarget",
+        "domain", "domainunit", "uri", "backsources",
+        "hook",
+    }
+)  # fmt: skip
 
 
 def grant(sender: AppConfig, **_: Any) -> None:

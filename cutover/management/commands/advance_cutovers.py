@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from cutover import driving
+from cutover.hooks import calling
 from cutover.models import Cutover
 
 EVERY_S = 0.25
@@ -24,6 +25,8 @@ class Command(BaseCommand):
         told: dict[int, str] = {}
         while True:
             running = driving.look_at_everything()
+            if not options["watch"] and calling.call_due():  # threads would end with this process
+                running = driving.look_at_everything()
             self._tell(told)
             if not options["watch"] or not running:
                 break
