@@ -7,7 +7,8 @@ from django.shortcuts import redirect
 
 from cutover import services
 from cutover.models import Check, Cutover
-from cutover.pages.base import REFUSED, START, WizardPage
+from cutover.pages.base import REFUSED, START
+from cutover.pages.gatekeeping import Gatekeeping
 from cutover.pages.shown import (
     checks_shown,
 )
@@ -15,12 +16,12 @@ from cutover.pages.wizard import Place, link_to
 from msha.steering.errors import MshaError
 
 
-class Confirm(WizardPage):
+class Confirm(Gatekeeping):
     """The last word: the namespace is typed, the cutover starts."""
 
     place = Place.CONFIRM
     template_name = "cutover/confirm.html"
-    acts: ClassVar[dict[str, str]] = {"start": START}
+    acts: ClassVar[dict[str, str]] = {**Gatekeeping.acts, "start": START}
 
     def do_start(self) -> HttpResponse:
         typed = self.request.POST.get("namespace", "")

@@ -8,15 +8,16 @@ from django.shortcuts import redirect
 
 from cutover import services
 from cutover.pages.base import CHANGE, WizardPage
+from cutover.pages.gatekeeping import Gatekeeping
 from cutover.pages.wizard import Place, link_to
 
 
-class PreviewPage(WizardPage):
+class PreviewPage(Gatekeeping):
     """The new table, the moved ids, and what it costs."""
 
     place = Place.PREVIEW
     template_name = "cutover/preview.html"
-    acts: ClassVar[dict[str, str]] = {"preview": CHANGE}
+    acts: ClassVar[dict[str, str]] = {**Gatekeeping.acts, "preview": CHANGE}
 
     def do_preview(self) -> HttpResponse:
         services.preview(self.cutover, self.actor)
