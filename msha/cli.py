@@ -1,6 +1,5 @@
 """`mshactl`: what operators and scripts do with a namespace from a shell."""
 
-from pathlib import Path
 from typing import IO, Any
 
 import click
@@ -11,9 +10,8 @@ from msha.cli_cutover import cutover
 from msha.cli_hooks import hook, skip_hook
 from msha.cli_messages import send
 from msha.cli_nodes import node
-from msha.remote import Call, Refusal, common_options, confirm, say, table
-from msha.steering import topology, topology_file
-from msha.steering.errors import MshaError
+from msha.cli_offline import compile_, key, sign
+from msha.remote import Call, common_options, confirm, read_text, say, table
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -41,7 +39,7 @@ def apply(call: Call, file: IO[str], yes: bool, save_only: bool, comment: str) -
 
     A change of the owner of any id becomes the draft of a cutover instead, and the answer says so.
     """
-    text = _read(file)
+    text = read_text(file)
     plan = call.console.post("topology/diff", {"topology": text, "namespace": call.named or ""})
     say(_plan_text(plan))
     pending = [] if save_only else plan["unpublished"]
@@ -67,7 +65,7 @@ def apply(call: Call, file: IO[str], yes: bool, save_only: bool, comment: str) -
 @common_options
 def diff(call: Call, file: IO[str]) -> None:
     """Show what applying the file would change; nothing is changed."""
-    body = {"topology": _read(file), "namespace": call.named or ""}
+    body = {"topology": read_text(file), "namespace": call.named or ""}
     plan = call.console.post("topology/diff", body)
     call.show(plan, lambda: _plan_text(plan))
 
@@ -81,39 +79,6 @@ def export(call: Call) -> None:
         call.show(exported["topology"], "")
     else:
         click.echo(exported["text"], nl=False)
-
-
-@main.command("compile")
-@_file
-@click.option(
-    "-o", "output", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), required=True,
-    help="Where the snapshot goes; - is stdout.",
-)  # fmt: skip
-@click.option("-n", "--namespace", metavar="NAMESPACE", help="Refuse if the file is about another one.")
-@click.option(
-    "--version", "number", type=click.IntRange(min=1), default=1, show_default=True, help="Of the snapshot."
-)
-@click.option("--namespace-id", type=click.UUID, help="UUID of the namespace; default: made from its name.")
-def compile_(file: IO[str], output: Path, namespace: str | None, number: int, namespace_id: Any) -> None:
-    """Make a snapshot from the file without any console.
-
-    An edge obeys it with: python -m msha.edge run --snapshot FILE --unit CODE
-    """
-    try:
-        wanted = topology_file.parse(_read(file))
-        if namespace and namespace != wanted.namespace:
-            raise Refusal(f"The file is about namespace {wanted.namespace}, not {namespace}.")
-        published = topology.compiled(wanted, number, str(namespace_id) if namespace_id else "")
-    except MshaError as error:
-        raise Refusal(f"{file.name}: {error}") from error
-    if str(output) == "-":
-        click.echo(published.body, nl=False)
-    else:
-        try:
-            output.write_bytes(published.body)
-        except OSError as error:
-            raise Refusal(f"{output} cannot be written: {error.strerror}.") from error
-    say(f"Compiled namespace {wanted.namespace}, version {number}, digest {published.digest[:12]}.")
 
 
 @main.command("put-into-effect")
@@ -159,13 +124,6 @@ def sessions(call: Call) -> None:
     """Count the open sessions by unit and edge node."""
     counted = call.console.get(call.path("sessions"))
     call.show(counted, lambda: _sessions_text(counted))
-
-
-def _read(file: IO[str]) -> str:
-    try:
-        return file.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Refusal(f"{file.name} cannot be read: {error}.") from error
 
 
 def _plan_text(plan: dict[str, Any]) -> str:
@@ -215,10 +173,13 @@ def _sessions_text(counted: dict[str, Any]) -> str:
 
 main.add_command(alarm)
 cutover.add_command(skip_hook)
+main.add_command(compile_)
 main.add_command(cutover)
+main.add_command(key)
 main.add_command(hook)
 main.add_command(send)
 main.add_command(node)
+main.add_command(sign)
 
 if __name__ == "__main__":
     main(prog_name="mshactl")

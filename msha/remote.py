@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import click
@@ -85,6 +85,10 @@ class Console:
     def patch(self, path: str, body: Mapping[str, Any]) -> Any:
         """The JSON value of the changed resource."""
         return self._ask("PATCH", path, json=dict(body))
+
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The JSON value of the replaced resource."""
+        return self._ask("PUT", path, json=dict(body))
 
     def close(self) -> None:
         self._client.close()
@@ -214,3 +218,15 @@ def table(rows: list[list[Any]], head: list[str]) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in cells
     )
+
+
+def read_text(file: IO[str]) -> str:
+    """What is in the file.
+
+    Raises:
+        Refusal: it is not UTF-8, or cannot be read.
+    """
+    try:
+        return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(f"{file.name} cannot be read: {error}.") from error

@@ -30,6 +30,7 @@ from msha.edge.node.process import (
     parse_bind,
     reserve,
 )
+from msha.edge.node.signed_file import NAME, SignedFile, UnusableKey, read_keys
 from msha.edge.node.state import INSTANCE, ControlAddress, StateDirectory
 from msha.edge.node.succession import Succession, begin
 from msha.edge.port.balancers import InvalidNetwork, networks
@@ -43,7 +44,7 @@ TRUSTED_SLBS = "MSHA_EDGE_TRUSTED_SLBS"
 PROXY_PROTOCOL = "MSHA_EDGE_PROXY_PROTOCOL"
 
 #: What is wrong in the command line and what it names, not in the machine.
-_WRONG_USE = (InvalidControl, InvalidBind, InvalidNetwork, InvalidSetting, UnusableCertificate)
+_WRONG_USE = (InvalidControl, InvalidBind, InvalidNetwork, InvalidSetting, UnusableCertificate, UnusableKey)
 
 log = structlog.get_logger("msha.edge.agent")
 
@@ -113,6 +114,20 @@ def parser() -> argparse.ArgumentParser:
         "--proxy-protocol",
         action="store_true",
         help="connections of trusted load balancers begin with a PROXY header, version 1 or 2",
+    )
+    run.add_argument(
+        "--breakglass-key",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="public key whose signed snapshots are taken from a file, with --control; may be given again",
+    )
+    run.add_argument(
+        "--breakglass-file",
+        type=Path,
+        metavar="FILE",
+        help="where they are looked for while running; default: breakglass.json in the state directory",
     )
     run.add_argument(
         "--take-over", type=Path, metavar="DIR", help="state directory of the node whose port this one takes"
@@ -220,6 +235,7 @@ def _run_with_console(options: argparse.Namespace, host: str, port: int) -> int:
     read_token(options.token_file)
     default = os.environ.get("STATE_DIRECTORY") or ".msha-edge"
     path = options.state_dir or Path(default)
+    signed_file = _signed_file(options, path.absolute())
     succession = _succession(options, path, host, port)
     with (
         reserve(host, port, shared=succession is not None) as reserved,
@@ -229,10 +245,27 @@ def _run_with_console(options: argparse.Namespace, host: str, port: int) -> int:
         try:
             directory.write_control(control)
             shared = _options(options, tls, directory.lock_fd)
-            agent = Agent(shared, reserved, directory, control, succession)
+            agent = Agent(shared, reserved, directory, control, succession, signed_file)
             return _serve(agent)
         finally:
             directory.close()
+
+
+def _signed_file(options: argparse.Namespace, directory: Path) -> SignedFile | None:
+    """Where signed snapshots are looked for, or None: nowhere.
+
+    Raises:
+        UnusableKey: a key is none.
+        UsageError: there is a file, but no key.
+    """
+    if not options.breakglass_key:
+        if options.breakglass_file is not None:
+            raise UsageError("--breakglass-file needs --breakglass-key: say whose signature is obeyed.")
+        if (directory / NAME).exists():
+            log.warning("breakglass_without_key", path=str(directory / NAME))
+        return None
+    path = options.breakglass_file or directory / NAME
+    return SignedFile(path.absolute(), read_keys(options.breakglass_key))
 
 
 def _succession(options: argparse.Namespace, own: Path, host: str, port: int) -> Succession | None:
@@ -259,6 +292,10 @@ def _run_from_file(options: argparse.Namespace, host: str, port: int) -> int:
         raise UsageError("With --snapshot give --unit, and no --token-file: no console is asked.")
     if options.take_over is not None or options.take_over_drain_s is not None:
         raise UsageError("--take-over goes with --control: only an enrolled node may follow another one.")
+    if options.breakglass_key or options.breakglass_file is not None:
+        raise UsageError(
+            "--breakglass-key goes with --control: --snapshot takes what the file says as it is."
+        )
     if options.leave_on_exit:
         raise UsageError("--leave-on-exit goes with --control: a node without a console cannot leave it.")
     try:

@@ -181,14 +181,20 @@ def rule_part(topology: Topology, epoch: int = 0) -> Document:
     }
 
 
-def compiled(topology: Topology, version: int = 1, namespace_id: str = "") -> Published:
+def compiled(
+    topology: Topology, version: int = 1, namespace_id: str = "", rule: Document | None = None
+) -> Published:
     """The snapshot of the topology, for edges that run without a console.
+
+    Args:
+        rule: its rule part; default: what the topology says, at epoch 0.
 
     Raises:
         InvalidSnapshot: the topology cannot be obeyed.
     """
     identity = namespace_id or str(uuid.uuid5(_OFFLINE_IDS, topology.namespace))
-    return build(identity, topology.namespace, version, config_part(topology), rule_part(topology))
+    part = rule_part(topology) if rule is None else rule
+    return build(identity, topology.namespace, version, config_part(topology), part)
 
 
 # -- normal form --------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from msha.edge.node.leaving import not_told, say_left_patiently
 from msha.edge.node.metrics import Standing
 from msha.edge.node.parking import must_park
 from msha.edge.node.process import EdgeProcess, Exit, Options, Stop, software
+from msha.edge.node.signed_file import LOOK_EVERY_S, SignedFile
 from msha.edge.node.state import (
     ControlAddress,
     Description,
@@ -35,6 +36,7 @@ from msha.edge.node.succession import Succession
 from msha.edge.node.workers import NotApplied, Order, Posture, Stats
 from msha.edge.servers import servers_of
 from msha.edge.session.messages import Outcome
+from msha.steering.breakglass import Signed, check_follows
 from msha.steering.errors import InvalidSnapshot, MshaError, Terminal
 from msha.steering.phases import Phase
 from msha.steering.snapshot import Snapshot, load
@@ -83,6 +85,7 @@ class Agent(EdgeProcess):
         directory: StateDirectory,
         control: ControlAddress,
         succession: Succession | None = None,
+        signed_file: SignedFile | None = None,
     ) -> None:
         super().__init__(options, reserved, (directory.lock_fd,))
         # process
@@ -95,6 +98,7 @@ class Agent(EdgeProcess):
         possible = Room.of(descriptors()).connections
         self._room_of_one = min(Limits.of(os.environ).connections or possible, possible)
         self._succession = succession
+        self._signed_file = signed_file
         self._ready = asyncio.Event()
         # what the node has
         self.on_disk: Snapshot | None = None
@@ -137,7 +141,10 @@ class Agent(EdgeProcess):
             self.start_fleet(self.identity.unit)
         self.directory.take_request()  # meant for an agent before us
         self._say_who_runs()
-        return [self.client.run(), self._apply_forever(), self._succeed()]
+        works = [self.client.run(), self._apply_forever(), self._succeed()]
+        if self._signed_file is not None:
+            works.append(self._break_glass(self._signed_file))
+        return works
 
     async def _succeed(self) -> None:
         """The node whose port this one takes over leaves as soon as this one serves."""
@@ -442,6 +449,52 @@ class Agent(EdgeProcess):
                 deliver, self._wanted = self._wanted, None
                 if deliver is not None and self.fleet is not None and not self._ended:
                     await self._take(deliver)
+
+    async def _break_glass(self, file: SignedFile) -> None:
+        """A signed snapshot in the file is obeyed, with or without a console (docs/break-glass.md)."""
+        log.info("breakglass_possible", path=str(file.path), keys=file.key_names)
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if self.snapshot is None or self.fleet is None:
+                continue  # a node that serves nothing yet has to be enrolled first (PROTOCOL J1)
+            signed = await file.news()
+            if signed is None:
+                continue
+            async with self._applying:
+                try:
+                    deliver = self._from_file(signed)
+                except Terminal as error:
+                    file.refuse(str(error))
+                    continue
+                if deliver is not None and not self._ended:
+                    told = signed.statement
+                    log.warning(
+                        "breakglass_taken",
+                        version=told.version,
+                        epoch=told.epoch,
+                        key=signed.key,
+                        by=told.by,
+                        signed_at=told.at,
+                        fenced=list(told.fenced),
+                    )
+                    await self._take(deliver)
+
+    def _from_file(self, signed: Signed) -> Deliver | None:
+        """The signed snapshot as if it had been delivered; None if it is in force already.
+
+        Raises:
+            Terminal: this node must not go on with it.
+        """
+        assert self.identity is not None
+        has, snapshot, enrolment = self.snapshot, signed.snapshot, self._counted
+        if (snapshot.version, snapshot.digest) == self.applied():
+            return None
+        if has is None or enrolment is None or self.directory.tombstone is not None:
+            raise Refusal("This node is not enrolled; nobody would wait for it.")
+        if self.identity.unit not in snapshot.units:
+            raise Refusal(f"It has no unit {self.identity.unit}, which this node serves.")
+        check_follows(has, signed)
+        return Deliver(enrolment, snapshot.version, snapshot.digest, signed.body.decode())
 
     @property
     def _ended(self) -> bool:
