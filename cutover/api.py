@@ -6,6 +6,7 @@ understood in its place.
 
 from dataclasses import asdict
 from datetime import datetime
+from fractions import Fraction
 from typing import Any
 
 from django.http import HttpRequest
@@ -13,6 +14,8 @@ from django.utils.translation import gettext
 from ninja import Field, Query, Router, Schema
 
 from cutover import services
+from cutover.errors import InvalidChange
+from cutover.kinds import Shift, ToZero
 from cutover.models import Cutover
 from units.access import NotFound, namespace_for
 from units.models import Namespace
@@ -28,6 +31,23 @@ SKIP = "cutover.skip_check"
 PAGE = 100
 
 
+class ShiftIn(Schema):
+    losing: str = Field(description="Code of the unit that gives ids.")
+    gaining: str = Field(description="Code of the unit that gets them.")
+    ids: int | None = Field(None, description="How many; or else percent.")
+    percent: float | None = Field(None, gt=0, le=100, description="Of the ids that the losing unit owns.")
+    of_all: bool = Field(False, description="The percentage is one of the whole key space.")
+
+    def wish(self) -> Shift:
+        percent = None if self.percent is None else Fraction(str(self.percent))
+        return Shift(self.losing, self.gaining, self.ids, percent, self.of_all)
+
+
+class ToZeroIn(Schema):
+    unit: str = Field(description="Code of the unit that gives everything.")
+    to: str = Field("", description="Who gets it; empty: the others, in proportion to their shares.")
+
+
 class DraftIn(Schema):
     unit_type: str = Field("", description="Default: the namespace's default unit type.")
     ranges: dict[str, list[str]] | None = Field(
@@ -35,7 +55,25 @@ class DraftIn(Schema):
     )
     exact: dict[str, list[int]] | None = Field(None, description='Per unit, as {"unbj": [42]}.')
     entry: dict[str, Any] | None = Field(None, description="A whole unit type, as snapshots hold it.")
+    shift: list[ShiftIn] | None = Field(None, description="Instead of a rule: ids go from unit to unit.")
+    to_zero: ToZeroIn | None = Field(None, description="Instead of a rule: a unit gives everything away.")
     reason: str = ""
+
+    def asked(self) -> dict[str, Any]:
+        """The rule, or the wish, as the services take it.
+
+        Raises:
+            InvalidChange: it is more than one of them.
+        """
+        wishes = [one for one in (self.shift, self.to_zero) if one]
+        rule = self.ranges is not None or self.exact is not None or self.entry is not None
+        if len(wishes) + rule > 1:
+            raise InvalidChange(gettext("Give one of a rule, a shift and a cut to zero."))
+        if self.to_zero is not None:
+            return {"wish": ToZero(self.to_zero.unit, self.to_zero.to or None)}
+        if self.shift:
+            return {"wish": [one.wish() for one in self.shift]}
+        return {"ranges": self.ranges, "exact": self.exact, "entry": self.entry}
 
 
 class ReasonIn(Schema):
@@ -160,9 +198,7 @@ def draft(request: HttpRequest, namespace: str, body: DraftIn) -> dict[str, Any]
     cutover = services.open_draft(
         row,
         body.unit_type or row.default_unit_type,
-        ranges=body.ranges,
-        exact=body.exact,
-        entry=body.entry,
+        **body.asked(),
         actor=str(request.user),
         reason=body.reason,
     )
@@ -188,9 +224,7 @@ def update(request: HttpRequest, namespace: str, number: str, body: DraftIn) -> 
     found = cutover_for(request, namespace, number, CHANGE)
     changed = services.update_draft(
         found,
-        ranges=body.ranges,
-        exact=body.exact,
-        entry=body.entry,
+        **body.asked(),
         actor=str(request.user),
         reason=body.reason or None,
     )

@@ -20,6 +20,7 @@ from ninja.security import HttpBearer
 
 import cutover.api
 import cutover.hooks.api
+import cutover.safety.api
 import domains.api
 import units.api
 import units.api_alarms
@@ -59,6 +60,7 @@ for router in (
     domains.api.router,
     cutover.api.router,
     cutover.hooks.api.router,
+    cutover.safety.api.router,
 ):
     api.add_router("/v1", router)
 

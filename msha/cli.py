@@ -11,6 +11,8 @@ from msha.cli_hooks import hook, skip_hook
 from msha.cli_messages import send
 from msha.cli_nodes import node
 from msha.cli_offline import compile_, key, sign
+from msha.cli_safety import COMMANDS as SAFETY_COMMANDS
+from msha.cli_safety import safety
 from msha.remote import Call, common_options, confirm, read_text, say, table
 
 
@@ -177,6 +179,9 @@ main.add_command(compile_)
 main.add_command(cutover)
 main.add_command(key)
 main.add_command(hook)
+main.add_command(safety)
+for command in SAFETY_COMMANDS:
+    cutover.add_command(command)
 main.add_command(send)
 main.add_command(node)
 main.add_command(sign)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from msha.cli_report import report_text
+from msha.cli_kinds import shift_option, to_zero_option
 from msha.remote import Call, Refusal, common_options, confirm, say, table
 
 #: How often a running cutover or running checks are asked for.
@@ -82,12 +83,14 @@ def cutover() -> None:
 @cutover.command("preview")
 @_ranges
 @_exact
+@shift_option
+@to_zero_option
 @_reason
 @_number
 @common_options
-def preview(call: Call, number: str | None, ranges: Any, exact: Any, reason: str) -> None:
+def preview(call: Call, number: str | None, reason: str, **asked: Any) -> None:
     """Show what a new rule would move; NUMBER previews an existing draft instead. Nothing changes."""
-    draft = _draft(call, number, ranges, exact, reason)
+    draft = _draft(call, number, asked, reason)
     shown = _previewed(call, draft)
     call.show(shown, lambda: _preview_text(shown))
     again = f"mshactl cutover start -n {call.namespace} {draft['number']}"
@@ -97,6 +100,8 @@ def preview(call: Call, number: str | None, ranges: Any, exact: Any, reason: str
 @cutover.command("start")
 @_ranges
 @_exact
+@shift_option
+@to_zero_option
 @_reason
 @_yes
 @_wait
@@ -107,24 +112,32 @@ def preview(call: Call, number: str | None, ranges: Any, exact: Any, reason: str
     metavar="CHECK=REASON",
     help="Skip this check if it fails; needs the permission to skip. May be given several times.",
 )
+@click.option(
+    "--override",
+    "overrides",
+    multiple=True,
+    metavar="RULE",
+    help="Override this safety rule for the --reason, or all of them; needs the permission to override.",
+)
 @_number
 @common_options
 def start(
     call: Call,
     number: str | None,
-    ranges: Any,
-    exact: Any,
     reason: str,
     yes: bool,
     wait: bool,
     skips: tuple[str, ...],
+    overrides: tuple[str, ...],
+    **asked: Any,
 ) -> None:
     """Preview, check and start a cutover to a new rule; NUMBER starts an existing draft instead."""
     reasons = _skip_reasons(skips)
-    draft = _draft(call, number, ranges, exact, reason)
+    draft = _draft(call, number, asked, reason)
     shown = _previewed(call, draft)
-    say(shown["impact"])
+    _say_what_it_does(draft, shown)
     confirm(f"Start cutover #{draft['number']} of {call.namespace}?", yes)
+    _override(call, draft["number"], shown["findings"], overrides, reason)
     _check(call, draft["number"], reasons)
     status = call.console.post(_path(call, draft["number"], "start"), {"namespace": call.namespace})
     say(f"Cutover #{status['number']} started.")
@@ -223,14 +236,44 @@ def _get(call: Call, number: str | int) -> Status:
     return dict(call.console.get(_path(call, number)))
 
 
-def _draft(call: Call, number: str | None, ranges: Any, exact: Any, reason: str) -> Status:
-    """The draft that is named, or one for the rule."""
-    if (number is None) == (ranges is None and exact is None):
-        raise click.UsageError("Give either the new rule (--ranges, --exact) or the NUMBER of a draft.")
+def _draft(call: Call, number: str | None, asked: dict[str, Any], reason: str) -> Status:
+    """The draft that is named, or one for what is asked for."""
+    if (number is None) == all(not value and value != {} for value in asked.values()):
+        raise click.UsageError(
+            "Give either what is to move (--ranges, --exact, --shift or --to-zero) or the NUMBER of a draft."
+        )
     if number is not None:
         return _get(call, number)
-    body = {"unit_type": call.unit_type or "", "ranges": ranges, "exact": exact, "reason": reason}
+    body = {"unit_type": call.unit_type or "", **asked, "reason": reason}
     return dict(call.console.post(_path(call), body))
+
+
+def _say_what_it_does(draft: Status, shown: Status) -> None:
+    """The consequence, and what the safety rules have to say about it."""
+    if draft["asked"]:
+        say(f"{draft['asked']}.")
+    say(shown["impact"])
+    for line in findings_lines(shown["findings"]):
+        say(line)
+
+
+def findings_lines(findings: list[dict[str, Any]]) -> Iterator[str]:
+    """One line for each thing that a safety rule says."""
+    for one in findings:
+        head = "OVERRIDDEN" if one["overridden_by"] else "WARNING" if not one["blocks"] else "FORBIDDEN"
+        by = f" (by {one['overridden_by']}: {one['override_reason']})" if one["overridden_by"] else ""
+        yield f"{head:>10}  {one['rule']}: {one['sentence']}{by}"
+
+
+def _override(
+    call: Call, number: int, findings: list[dict[str, Any]], overrides: tuple[str, ...], reason: str
+) -> None:
+    """What is to be overridden is, as far as it stands in the way."""
+    blocking = [one["rule"] for one in findings if one["blocks"]]
+    wanted = blocking if "all" in overrides else [one for one in overrides if one in blocking]
+    if wanted:
+        call.console.post(_path(call, number, "override"), {"rules": wanted, "reason": reason})
+        say(f"Overridden: {', '.join(wanted)}.")
 
 
 def _previewed(call: Call, draft: Status) -> Status:

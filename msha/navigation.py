@@ -74,6 +74,12 @@ _GROUPS: tuple[tuple[Any, tuple[Item, ...]], ...] = (
             Item(_("Namespaces"), "workspaces", "admin:units_namespace_changelist", "units.view_namespace"),
             Item(_("Units"), "location_city", "admin:units_unit_changelist", "units.view_unit"),
             Item(_("Unit types"), "rule", "admin:units_unittype_changelist", "units.view_unittype"),
+            Item(
+                _("Safety rules"),
+                "shield",
+                "admin:cutover_safetyrules_changelist",
+                "cutover.view_safetyrules",
+            ),
             Item(_("Versions"), "layers", "domains:versions", "units.view_snapshot"),
             Item(_("Audit"), "fact_check", "admin:units_auditevent_changelist", "units.view_auditevent"),
             Item(_("Alarms"), "notifications", "admin:units_alarm_changelist", "units.view_alarm"),

@@ -4,6 +4,7 @@ from django.apps import AppConfig
 
 VIEWER = "viewer"
 OPERATOR = "operator"
+SUPERVISOR = "supervisor"
 
 _APPS = ("units", "domains", "cutover")
 _EDITED = frozenset(
@@ -22,9 +23,13 @@ _DELETED = frozenset(
     }
 )  # fmt: skip
 
+_SUPERVISED = frozenset({"safetyrules", "blockedwindow"})
+"""Models a supervisor changes: what holds operators back is not theirs to loosen."""
+_SUPERVISES = frozenset({"override_safety"})
+
 
 def grant(sender: AppConfig, **_: Any) -> None:
-    """The groups viewer and operator exist and hold what they may do with the app just migrated.
+    """The groups viewer, operator and supervisor exist and hold what they may do with the app just migrated.
 
     Runs after every ``migrate`` (and after a test has flushed the database), once Django has made the
     permissions.
@@ -40,7 +45,11 @@ def grant(sender: AppConfig, **_: Any) -> None:
     operator, _created = Group.objects.get_or_create(name=OPERATOR)
     seen = [p for p in permissions if p.codename.startswith("view_") and p.content_type.model != "apitoken"]
     viewer.permissions.add(*seen)
-    operator.permissions.add(*seen, *(p for p in permissions if _operates(p.codename, p.content_type.model)))
+    supervisor, _created = Group.objects.get_or_create(name=SUPERVISOR)
+    operated = [p for p in permissions if _operates(p.codename, p.content_type.model)]
+    operator.permissions.add(*seen, *operated)
+    supervised = [p for p in permissions if _supervises(p.codename, p.content_type.model)]
+    supervisor.permissions.add(*seen, *operated, *supervised)
 
 
 def _operates(codename: str, model: str) -> bool:
@@ -49,4 +58,9 @@ def _operates(codename: str, model: str) -> bool:
         return model in _EDITED
     if action == "delete":
         return model in _DELETED
-    return action != "view"  # the permissions of our own: publish, declare_dead, start_cutover, skip_check
+    # The permissions of our own: publish, declare_dead, start_cutover, skip_check, and so on.
+    return action != "view" and action not in _SUPERVISES
+
+
+def _supervises(codename: str, model: str) -> bool:
+    return model in _SUPERVISED or codename in _SUPERVISES
