@@ -177,7 +177,7 @@ def decide(snapshot: Snapshot, unit: str, request: Request, in_sync: bool = True
         query = _joined(query, f"{VERSION_PARAMETER}={snapshot.version}")
     if found is not None and found.source.kind is SourceKind.COOKIE and rule.query_name is not None:
         # Clients drop cookies across hosts, so an id that came by cookie travels in the query.
-        query = _joined(query, f"{rule.query_name}={quote(found.text, safe='')}")
+        query = _joined(query, f"{rule.query_name}={quote(found.text, '', 'utf-8', 'surrogateescape')}")
     location = _location(domain, owner, request, query)
     return Redirect(reason, location, owner, unit_type, router_id)
 

@@ -2,6 +2,9 @@
 
 The first source that carries a value wins; two different values in one source are an error, and so is
 everything but ASCII digits after the transforms.
+
+The bytes of a source are read as UTF-8, and those that are none are kept (``surrogateescape``): from the text
+they can all be told again, so that the same bytes are the same routerId whatever source carries them.
 """
 
 import re
@@ -76,9 +79,9 @@ class Request(Indexed):
 
     @classmethod
     def of(cls, host: str, target: str = "/", headers: Mapping[str, str] | None = None) -> "Request":
-        """A request from readable parts, for testers, probes and prechecks."""
+        """A request from readable parts, for testers, probes and prechecks; fields go as UTF-8."""
         path, _, query = target.partition("?")
-        pairs = [(k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in (headers or {}).items()]
+        pairs = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
         return cls(host, path, query, pairs)
 
 
@@ -129,7 +132,8 @@ class TransformKind(StrEnum):
 class Transform:
     """One step from the text found to the routerId.
 
-    ``modulo N``: the remainder; ``truncate N``: the last N characters; ``hash crc32``: CRC-32 of its UTF-8.
+    ``modulo N``: the remainder; ``truncate N``: the last N characters; ``hash crc32``: CRC-32 of the bytes
+    that the request carries, after percent-decoding where the source has it.
     """
 
     kind: TransformKind
@@ -281,7 +285,7 @@ def _step(transform: Transform) -> Step:
         case TransformKind.TRUNCATE, int(length):
             return lambda value: str(value)[-length:]
         case _:
-            return lambda value: zlib.crc32(str(value).encode())
+            return lambda value: zlib.crc32(str(value).encode("utf-8", "surrogateescape"))
 
 
 def _only_divisor(transforms: tuple[Transform, ...]) -> int | None:
@@ -308,10 +312,10 @@ def _one(texts: Iterable[str]) -> str | None:
     return found
 
 
-def _decoded(text: str, decode: Callable[[str], str]) -> str:
+def _decoded(text: str, decode: Callable[[str, str, str], str]) -> str:
     if len(text) > _ENCODED_LIMIT:
         raise _too_long()
-    return decode(text)
+    return decode(text, "utf-8", "surrogateescape")
 
 
 def _too_long() -> Unusable:
@@ -345,9 +349,10 @@ def _header_finder(name: str) -> Finder:
 
     def find(request: Request) -> str | None:
         if wanted in request.repeated:
-            return _one(value.decode("latin-1").strip(" \t") for value in request.repeated[wanted])
+            values = request.repeated[wanted]
+            return _one(value.decode("utf-8", "surrogateescape").strip(" \t") for value in values)
         value = request.fields.get(wanted)
-        return None if value is None else value.decode("latin-1").strip(" \t")
+        return None if value is None else value.decode("utf-8", "surrogateescape").strip(" \t")
 
     return find
 
@@ -373,7 +378,7 @@ def _cookie_finder(name: str) -> Finder:
 
     def texts(request: Request) -> Iterator[str]:
         for value in request.values(b"cookie"):
-            for text in values(value.decode("latin-1")):
+            for text in values(value.decode("utf-8", "surrogateescape")):
                 yield text.rstrip(" \t").strip('"')
 
     def find(request: Request) -> str | None:

@@ -1,5 +1,6 @@
 """What an edge does with a handshake."""
 
+import zlib
 from typing import Any
 
 import pytest
@@ -157,6 +158,19 @@ def test_an_id_that_came_by_cookie_is_encoded_in_the_query() -> None:
     answer = decide(make_snapshot(rule=rule), "center", request(Cookie="routerId=a&b c"))
     assert isinstance(answer, Redirect)
     assert answer.location == f"http://{UNBJ_HOST}/?routerId=a%26b%20c"
+
+
+@pytest.mark.parametrize("raw", [b"\xe5\xbc\xa0", b"caf\xe9", b"%41"])
+def test_an_id_that_came_by_cookie_is_the_same_one_after_the_redirect(raw: bytes) -> None:
+    rule = make_rule(make_unit_type({"unbj": ["0~9999"]}, transform=[{"hash": "crc32"}, {"modulo": 10000}]))
+    snapshot = make_snapshot(rule=rule)
+    by_cookie = Request("websocket.msha.tech", "/", "", [(b"cookie", b"routerId=" + raw)])
+    answer = decide(snapshot, "center", by_cookie)
+    assert isinstance(answer, Redirect)
+    _, _, query = answer.location.partition("?")
+    followed = decide(snapshot, "unbj", Request(UNBJ_HOST, "/", query))
+    assert isinstance(followed, Tunnel)
+    assert followed.router_id == answer.router_id == zlib.crc32(raw) % 10000
 
 
 @pytest.mark.parametrize(

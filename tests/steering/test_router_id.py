@@ -1,7 +1,9 @@
 """Where the routerId is found, and what is refused instead of guessed."""
 
+import string
 import time
 import zlib
+from collections.abc import Sequence
 from itertools import product
 from urllib.parse import unquote_plus
 
@@ -151,6 +153,51 @@ def test_hash_then_modulo_takes_any_text(text: str) -> None:
     found = reading.read(Request.of("h", "/", {"user": text}))
     assert found is not None
     assert found.value == zlib.crc32(text.encode()) % 10000
+
+
+RAW = st.binary(min_size=1, max_size=60).map(lambda data: data.translate(None, b'\0\t\r\n ";') or b"\xff")
+ESCAPED = st.lists(st.booleans(), min_size=60, max_size=60)
+
+
+def carried(kind: str, raw: bytes, escaped: Sequence[bool]) -> Request:
+    """A request that carries these bytes in a source of this kind.
+
+    Args:
+        escaped: which of them are percent-encoded in a target even if they need not be.
+    """
+    if kind == "header":
+        return Request("h", "/", "", [(b"user", raw)])
+    if kind == "cookie":
+        return Request("h", "/", "", [(b"cookie", b"a=b; user=" + raw + b"; c=d")])
+    kept = string.ascii_letters + string.digits + "-._~"
+    text = "".join(
+        chr(byte) if chr(byte) in kept and not escape else f"%{byte:02x}"
+        for byte, escape in zip(raw, escaped, strict=False)
+    )
+    return Request("h", "/", f"x=1&user={text}") if kind == "query" else Request("h", f"/x/{text}/y")
+
+
+@given(RAW, ESCAPED, st.sampled_from([[], [{"truncate": 5}]]))
+def test_the_same_bytes_hash_to_the_same_id_whatever_source_carries_them(
+    raw: bytes, escaped: list[bool], before: list[dict[str, object]]
+) -> None:
+    found = {}
+    for kind in ("header", "query", "cookie", "path"):
+        source: dict[str, object] = {kind: 2 if kind == "path" else "user"}
+        reading = reader([source], [*before, {"hash": "crc32"}, {"modulo": 10000}])
+        read = reading.read(carried(kind, raw, escaped))
+        assert read is not None
+        found[kind] = read.value
+    assert len(set(found.values())) == 1, found
+    if not before:
+        assert found["header"] == zlib.crc32(raw) % 10000
+
+
+def test_readable_parts_of_a_request_are_the_same_text_in_every_source() -> None:
+    sources = ("header", "query", "cookie")
+    readings = [reader([{kind: "user"}], [{"hash": "crc32"}, {"modulo": 10000}]) for kind in sources]
+    request = Request.of("h", "/?user=张三", {"user": "张三", "Cookie": "user=张三"})
+    assert {reading.read(request).value for reading in readings} == {zlib.crc32("张三".encode()) % 10000}  # type: ignore[union-attr]
 
 
 def test_truncate_keeps_the_last_characters() -> None:
