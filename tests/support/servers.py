@@ -60,7 +60,15 @@ def redis_server(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def postgres_server() -> Iterator[str]:
-    """The ``postgres://`` URL of a superuser's own database in a fresh cluster.
+    """The ``postgres://`` URL of a superuser's own database in a fresh cluster."""
+    # A cluster that lives for one test run need not survive a power failure.
+    with running_postgres(fsync=False) as (url, _):
+        yield url
+
+
+@contextmanager
+def running_postgres(*, fsync: bool) -> Iterator[tuple[str, Child]]:
+    """The same with the server's process, for who wants to kill it; with `fsync` it survives that.
 
     PostgreSQL refuses to run as root; then the cluster belongs to the user `postgres`, in a directory of its
     own, because that user may not enter ours.
@@ -92,8 +100,8 @@ def postgres_server() -> Iterator[str]:
             [
                 str(programs / "postgres"),
                 *("-D", str(data), "-p", str(port), "-k", str(directory)),
-                # A cluster that lives for one test run need not survive a power failure.
-                *("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=200"),
+                *("-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"),
+                *("-c", f"fsync={'on' if fsync else 'off'}"),
             ],
             log=directory / "log",
             env=_environment(),
@@ -107,7 +115,7 @@ def postgres_server() -> Iterator[str]:
             name = f"msha_{secrets.token_hex(4)}"
             url = f"postgres://msha@127.0.0.1:{port}/{name}"
             _create_database(url)
-            yield url
+            yield url, child
         finally:
             child.send_signal(signal.SIGINT)  # fast shutdown: open connections are ended, not waited for
             stop([child])
