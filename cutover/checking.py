@@ -228,7 +228,8 @@ def _claim(cutover: Cutover, key: str) -> int:
 def _write(cutover: Cutover, key: str, attempt: int, verdict: Verdict) -> None:
     mine = Check.objects.filter(cutover=cutover, key=key, state=State.RUNNING, attempt=attempt)
     state = State.PASSED if verdict.passed else State.FAILED
-    if mine.update(state=state, reason=verdict.reason, reasons=verdict.reasons, finished=timezone.now()):
+    said = {"reason": verdict.reason, "reasons": verdict.reasons, "amber": verdict.passed and verdict.amber}
+    if mine.update(state=state, finished=timezone.now(), **said):
         log.info("check_done", cutover=str(cutover), key=key, state=str(state), reason=verdict.reason)
 
 

@@ -2,8 +2,9 @@
 
 from django.utils.translation import gettext, ngettext
 
-from cutover import plans
+from cutover import plans, progress, sentences
 from cutover.batches import Batch, BatchState, batches
+from cutover.losing import losing_units
 from cutover.models import Cutover
 from msha.steering import phases
 from msha.steering.errors import InvalidStep
@@ -60,12 +61,31 @@ def consequences(cutover: Cutover) -> dict[str, str]:
         "roll_back": _roll_back,
         "stop_here": _stop_here,
         "finish": _finish,
+        "emergency": _emergency,
+        "planned": _planned,
+        "declare_dead": _declare_dead,
     }
-    allowed = possible(cutover)
+    allowed = possible(cutover) | of_mode(cutover)
     if not any(allowed.values()):
         return {}
     told = batches(cutover)
     return {name: sayers[name](cutover, told) for name, yes in allowed.items() if yes}
+
+
+def consequence(cutover: Cutover, act: str) -> str:
+    """What would follow from one act now; "" where it is not possible."""
+    return consequences(cutover).get(act, "")
+
+
+def of_mode(cutover: Cutover) -> dict[str, bool]:
+    """Which acts of emergency mode are possible: into it, out of it, and to declare silent nodes dead."""
+    open_yet = not cutover.ended
+    silent = cutover.emergency and open_yet and any(unit.silent for unit in losing_units(cutover))
+    return {
+        "emergency": open_yet and not cutover.emergency,
+        "planned": open_yet and cutover.emergency,
+        "declare_dead": silent,
+    }
 
 
 def _ids(some: list[Batch]) -> int:
@@ -111,10 +131,15 @@ def _resume(cutover: Cutover, told: list[Batch]) -> str:
     waiting = _in_state(told, BatchState.WAITING)
     if not waiting:
         return gettext("The cutover goes on as soon as its gates allow it.")
-    return gettext(
+    sentence = gettext(
         "Batch %(number)d of %(all)d begins as soon as its gates allow it: %(ids)s are frozen, and their"
         " sessions are closed."
     ) % {"number": waiting[0].number, "all": len(told), "ids": _count(waiting[0].moved.count)}
+    if cutover.hold.get("kind") == "health":
+        sentence += " " + gettext("The gate that failed is passed over this once: %(why)s") % {
+            "why": sentences.held(cutover.hold)
+        }
+    return f"{sentence} {_toll(cutover, waiting[:1])}"
 
 
 def _turn_around(cutover: Cutover, told: list[Batch]) -> str:
@@ -134,16 +159,17 @@ def _turn_around(cutover: Cutover, told: list[Batch]) -> str:
             "This concerns batch %(number)d alone (%(ids)s): finished batches before it stay, later ones"
             " never move."
         ) % {"number": present.number, "ids": _count(present.moved.count)}
-    return sentence
+    return f"{sentence} {_toll(cutover, told[cutover.batch : cutover.batch + 1])}"
 
 
 def _roll_back(cutover: Cutover, told: list[Batch]) -> str:
     back = _in_state(told, BatchState.MOVED, BatchState.MOVING)
-    return gettext(
+    sentence = gettext(
         "Everything that this cutover has moved goes back, batch by batch, the last one first: %(ids)s in"
         " %(batches)d batches. Each is frozen once more and its sessions are closed once more. It needs every"
         " enrolled node of the gaining units and does not undo itself; what has not moved stays."
     ) % {"ids": _count(_ids(back)), "batches": len(back)}
+    return f"{sentence} {_toll(cutover, back)}"
 
 
 def _stop_here(cutover: Cutover, told: list[Batch]) -> str:
@@ -152,6 +178,51 @@ def _stop_here(cutover: Cutover, told: list[Batch]) -> str:
         "The cutover ends now. %(moved)s stay with their new owners, %(rest)s never move; nobody is"
         " disconnected. Moving the rest later is a new cutover."
     ) % {"moved": _count(_ids(moved)), "rest": _count(_ids(waiting))}
+
+
+def _toll(cutover: Cutover, some: list[Batch]) -> str:
+    """How many sessions are closed by moving these batches, and how long each was frozen so far."""
+    known = cutover.plan.get("pace", {}).get("closes") or []
+    if all(batch.number <= len(known) for batch in some) and any(known):
+        sessions = sum(sum(known[batch.number - 1].values()) for batch in some)
+    else:
+        ids = max(1, sum(row[1] - row[0] + 1 for row in cutover.moved))
+        sessions = round(progress.expected(cutover) * _ids(some) / ids)
+    toll = ngettext(
+        "About %(count)d session is closed by it.", "About %(count)d sessions are closed by it.", sessions
+    ) % {"count": sessions}
+    longest = cutover.figures.get("frozen_ms")
+    if longest is None:
+        return toll
+    return toll + " " + gettext("A batch was frozen for at most %(ms)d ms so far.") % {"ms": longest}
+
+
+def _emergency(cutover: Cutover, told: list[Batch]) -> str:
+    return gettext(
+        "Nothing moves by this alone. PREPARE and FREEZE no longer undo themselves when nodes of the losing"
+        " units do not answer: the ids stay frozen, with an alarm, until these nodes answer, are declared"
+        " dead, or somebody aborts."
+    )
+
+
+def _planned(cutover: Cutover, told: list[Batch]) -> str:
+    return gettext(
+        "Nodes that do not answer make PREPARE and FREEZE undo the batch again after %(seconds)d s."
+        " A step that has waited longer undoes itself at once."
+    ) % {"seconds": int(phases.GATE_DEADLINE_S)}
+
+
+def _declare_dead(cutover: Cutover, told: list[Batch]) -> str:
+    units = losing_units(cutover)
+    sentence = gettext(
+        "%(nodes)s count as dead on your word, and no gate waits for them. If one of them still serves, or"
+        " starts again from its file before it is told, its ids are served twice: fence them first, by power,"
+        " SLB or disk. Their tokens are revoked; a node that comes back has to be registered anew."
+    ) % {"nodes": ", ".join(name for unit in units for name in unit.silent)}
+    live = [name for unit in units for name in unit.live]
+    if live:
+        sentence += " " + gettext("%(nodes)s can be heard and drain.") % {"nodes": ", ".join(live)}
+    return sentence
 
 
 def _finish(cutover: Cutover, told: list[Batch]) -> str:

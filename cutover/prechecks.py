@@ -67,19 +67,37 @@ def _no_other(scene: Scene, _answers: Answered) -> Verdict:
 
 
 def _nodes_current(scene: Scene, _answers: Answered) -> Verdict:
-    faults = []
-    for node in scene.nodes:
-        fault = _fault(node, scene)
-        if fault:
-            faults.append(gettext("%(node)s %(fault)s") % {"node": node.name, "fault": fault})
+    faults = [
+        gettext("%(node)s %(fault)s") % {"node": node.name, "fault": fault}
+        for node in scene.nodes
+        if (fault := _fault(node, scene)) and not _lost(node, scene)
+    ]
     faults += list(_unserved(scene))
     if faults:
         return Verdict(False, "; ".join(faults) + ".")
-    return Verdict(
+    lost = [node.name for node in scene.nodes if _lost(node, scene)]
+    passed = Verdict(
         True,
         gettext("%(count)d edge nodes are connected and obey version %(version)d.")
-        % {"count": len(scene.nodes), "version": scene.newest.version},
+        % {"count": len(scene.nodes) - len(lost), "version": scene.newest.version},
     )
+    return _with_lost(passed, lost)
+
+
+def _lost(node: EdgeNode, scene: Scene) -> bool:
+    """Whether the node cannot be heard and, in this emergency, need not be."""
+    return not node.live and scene.excused(node)
+
+
+def _with_lost(passed: Verdict, lost: Sequence[str]) -> Verdict:
+    """The verdict, amber where nodes of a losing unit did not answer in an emergency."""
+    if not lost:
+        return passed
+    warning = gettext(
+        "%(nodes)s of the losing units cannot be heard: in this emergency they are to be fenced and declared"
+        " dead."
+    ) % {"nodes": ", ".join(lost)}
+    return Verdict(True, f"{passed.reason} {warning}", amber=True)
 
 
 def _fault(node: EdgeNode, scene: Scene) -> str:
@@ -174,19 +192,21 @@ def _ask_echo(scene: Scene) -> list[Question]:
 
 
 def _round_trip(scene: Scene, answers: Answered) -> Verdict:
-    silent = [question.node.name for question, answer in answers if not (answer or {}).get("ok")]
+    mute = [question.node for question, answer in answers if not (answer or {}).get("ok")]
+    silent = [node.name for node in mute if not scene.excused(node)]
     if silent:
         return Verdict(
             False, gettext("No answer on the control stream of %(nodes)s.") % {"nodes": ", ".join(silent)}
         )
-    if not answers:
+    answered = [float(answer.get("round_trip_ms", 0)) for _, answer in answers if answer and answer.get("ok")]
+    if not answered:
         return Verdict(False, gettext("No edge node is connected, so none can be asked."))
-    slowest = max(float((answer or {}).get("round_trip_ms", 0)) for _, answer in answers)
-    return Verdict(
+    passed = Verdict(
         True,
         gettext("%(count)d edge nodes answered, the slowest after %(ms)d ms.")
-        % {"count": len(answers), "ms": round(slowest)},
+        % {"count": len(answered), "ms": round(max(answered))},
     )
+    return _with_lost(passed, [node.name for node in mute])
 
 
 def _ask_back_sources(scene: Scene) -> list[Question]:
@@ -259,18 +279,22 @@ def _trials(scene: Scene, answers: Answered) -> Verdict:
         return Verdict(True, gettext("No URI is in effect, so there is no handshake to try."))
     if not scene.trials:
         return Verdict(False, gettext("No edge node is connected, so no handshake could be tried."))
-    faults = []
-    for trial, (_question, answer) in zip(scene.trials, answers, strict=True):
+    faults: list[str] = []
+    lost: list[str] = []
+    for trial, (question, answer) in zip(scene.trials, answers, strict=True):
         fault = trial.fault(answer)
-        if fault:
+        if fault and scene.excused(question.node):
+            lost.append(question.node.name)
+        elif fault:
             faults.append(fault)
     if faults:
         return Verdict(False, _listed(faults))
-    return Verdict(
+    passed = Verdict(
         True,
         gettext("%(count)d trial handshakes were served or redirected as the rule says.")
-        % {"count": len(answers)},
+        % {"count": len(answers) - len(lost)},
     )
+    return _with_lost(passed, list(dict.fromkeys(lost)))
 
 
 PRECHECKS: tuple[Precheck, ...] = (

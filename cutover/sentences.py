@@ -80,6 +80,11 @@ def overdue(cutover: Cutover, phase: Phase, missing: Sequence[str]) -> str:
         "nodes": names(missing),
     }
     match phase:
+        case Phase.PREPARE | Phase.FREEZE if cutover.emergency and not cutover.turns:
+            tail = gettext(
+                "In an emergency it does not undo itself: fence these nodes and declare them dead, bring them"
+                " back, or abort."
+            )
         case Phase.FREEZE:
             tail = gettext(
                 "The moved ids are held in both units. Bring these nodes back, turn the cutover around,"
@@ -125,12 +130,12 @@ def alarm(cutover: Cutover, data: dict[str, Any]) -> str:
     match data.get("alarm"):
         case "cutover_overdue" if data.get("hold"):
             return held_too_long(cutover, Phase(data["phase"]), data["hold"])
-        case "cutover_hook":
-            return hooks.stuck(cutover, data["hooks"])
         case "cutover_overdue":
             return overdue(cutover, Phase(data["phase"]), data["missing"])
         case "cutover_undone":
             return _ending(cutover, data["ended"])
+        case "cutover_hook":
+            return hooks.stuck(cutover, data["hooks"])
         case "cutover_held":
             return paused_by_itself(cutover, data["hold"])
         case "cutover_frozen":
@@ -274,6 +279,8 @@ def event(row: CutoverEvent) -> str:
             return held(data)
         case "pacing":
             return pace.asked(data)
+        case "mode" | "declared_dead":
+            return _of_emergency(row.kind, data)
         case "hook":
             return hooks.settled(data)
         case "acked":
@@ -294,6 +301,14 @@ def event(row: CutoverEvent) -> str:
             return _step(row.kind, data)
         case _:
             return str(State(row.kind).label) if row.kind in State.values else row.kind
+
+
+def _of_emergency(kind: str, data: dict[str, Any]) -> str:
+    words = {**data, "mode": Cutover.Mode(data["mode"]).label if "mode" in data else ""}
+    if kind == "mode":
+        return gettext("Mode set to “%(mode)s” by %(by)s: %(reason)s") % words
+    words["nodes"] = ", ".join(data["nodes"])
+    return gettext("%(nodes)s of %(unit)s declared dead by %(by)s: %(reason)s Fenced: %(fencing)s") % words
 
 
 def _step(phase: str, data: dict[str, Any]) -> str:

@@ -7,10 +7,11 @@ is refused raises `cutover.errors.Refused` (or another `MshaError`) with a sente
 from cutover.checking import retry_check, run_prechecks, skip_check
 from cutover.commands import abort, finish_with_stragglers, pause, resume, roll_back, stop_here, turn_around
 from cutover.drafts import create_draft, discard, open_draft, rollback, update_draft
+from cutover.emergency import declare_unit_dead, set_mode
 from cutover.errors import InvalidChange, Refused, StalePreview
+from cutover.hooks.acts import skip_hook
 from cutover.kinds import Shift, ToZero
 from cutover.pacing.asked import set_pacing
-from cutover.hooks.acts import skip_hook
 from cutover.previews import MoveRow, Preview, UnitRow, command, preview, stored_preview
 from cutover.report import report
 from cutover.safety.approval import approve, request_approval, unapprove, withdraw_approval
@@ -34,6 +35,7 @@ __all__ = [
     "approve",
     "command",
     "create_draft",
+    "declare_unit_dead",
     "discard",
     "finish_with_stragglers",
     "open_draft",
@@ -47,6 +49,7 @@ __all__ = [
     "roll_back",
     "rollback",
     "run_prechecks",
+    "set_mode",
     "set_pacing",
     "skip_check",
     "skip_hook",

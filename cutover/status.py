@@ -9,9 +9,12 @@ from django.utils import timezone
 
 from cutover import alarms, plans, progress, rules, sentences
 from cutover.batches import batches
-from cutover.consequences import consequences, possible
+from cutover.consequences import consequences, of_mode, possible
 from cutover.hooks import shown as hooks
+from cutover.losing import losing_units
 from cutover.models import Check, Cutover
+from cutover.pacing import sentences as pace
+from cutover.pacing import shown
 from cutover.prechecks import BY_KEY
 from cutover.previews import command
 from cutover.safety import approval, assessing
@@ -94,6 +97,15 @@ def status(cutover: Cutover) -> Status:
         "settled": _settled(cutover, nodes),
         "held": sentences.held(cutover.hold),
         "paused": cutover.paused,
+        "paused_by": cutover.paused_by,
+        "hold": cutover.hold,
+        "baking_since": _iso(cutover.baking_since),
+        "unwinding": cutover.unwinding,
+        "mode": cutover.mode,
+        "losing": [unit.as_dict() for unit in losing_units(cutover)] if cutover.emergency else [],
+        "pacing": cutover.pacing,
+        "pacing_said": pace.said(cutover.pacing),
+        "batches_detail": shown.batches_of(cutover),
         "actions": actions(cutover),
         "consequences": consequences(cutover),
         "findings": [asdict(finding) for finding in assessing.shown(cutover)],
@@ -136,6 +148,7 @@ def actions(cutover: Cutover) -> dict[str, bool]:
         "start": state == State.CHECKED,
         "discard": state in Cutover.BEFORE,
         **possible(cutover),
+        **of_mode(cutover),
         "rollback": state == State.DONE,
     }
 
@@ -193,6 +206,7 @@ def _check(check: Check) -> dict[str, Any]:
         "key": check.key,
         "title": str(known.title) if known else check.title,
         "state": check.state,
+        "amber": check.amber,
         "reason": check.said,
         "attempt": check.attempt,
         "skippable": known is not None and known.skippable,

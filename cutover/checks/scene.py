@@ -17,11 +17,16 @@ from units.probing import Answer, Question
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a check passed, and the sentence that says why, also in the console's other languages."""
+    """Whether a check passed, and the sentence that says why, also in the console's other languages.
+
+    Attributes:
+        amber: it passed, but the sentence is a warning.
+    """
 
     passed: bool
     reason: str
     reasons: dict[str, str] = field(default_factory=dict)
+    amber: bool = False
 
 
 @dataclass
@@ -45,6 +50,12 @@ class Scene:
     def live(self) -> list[EdgeNode]:
         """The nodes that can be asked something."""
         return [node for node in self.nodes if node.live]
+
+    def excused(self, node: EdgeNode) -> bool:
+        """Whether nobody expects an answer: in an emergency the nodes of the losing units may be gone."""
+        unit = node.unit.code
+        lost = unit in self.moved.losing_units and unit not in self.moved.gaining_units
+        return self.cutover.emergency and lost
 
     @cached_property
     def gaining(self) -> list[EdgeNode]:

@@ -26,6 +26,11 @@ class Check(models.Model):
         blank=True,
         help_text=_("The same sentence by language, for whoever reads it."),
     )
+    amber = models.BooleanField(
+        _("passed with a warning"),
+        default=False,
+        help_text=_("It stands in nobody's way, but says what an operator should know."),
+    )
     attempt = models.PositiveIntegerField(_("attempt"), default=0)
     skipped_by = models.CharField(_("skipped by"), max_length=150, blank=True)
     skip_reason = models.TextField(_("reason of the skip"), blank=True)

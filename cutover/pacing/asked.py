@@ -17,7 +17,6 @@ from cutover.drafts import claim_editable
 from cutover.errors import InvalidChange
 from cutover.models import Cutover, CutoverEvent
 from cutover.safety import approval
-from cutover.safety import approval
 from msha.steering.pacing import Gate, OnFailure, Pacing
 from msha.steering.phases import reads_differently
 from units import audit, publishing
@@ -52,7 +51,6 @@ def set_pacing(cutover: Cutover, asked: Asked, actor: str) -> Cutover:
         if before == after and cutover.editable:
             return cutover
         claim_editable(cutover, pacing=after)
-        approval.unapprove(cutover, actor)
         approval.unapprove(cutover, actor)
         CutoverEvent.objects.create(cutover=cutover, kind="pacing", data={"by": actor, "pacing": after})
         audit.record(

@@ -29,5 +29,5 @@ def not_flapping(scene: Scene, _answers: Answered) -> Verdict:
     """Always passed: that ids have just moved is a warning, and the way back must not wait for it."""
     for one in assessing.shown(scene.cutover):
         if one.rule == Rule.FLAP:
-            return Verdict(True, gettext("Mind: %(sentence)s") % {"sentence": one.sentence})
+            return Verdict(True, gettext("Mind: %(sentence)s") % {"sentence": one.sentence}, amber=True)
     return Verdict(True, gettext("None of these ids has moved lately."))
