@@ -235,6 +235,70 @@ def test_a_reset_by_a_client_that_was_not_reading_is_noticed(
     worker.agent.stats(lambda said: said["sessions"] == 0 and "ended_by_client" in said["counters"])
 
 
+def stuff(session: BackSourceSession) -> int:
+    """Send until nothing more is taken for a while, because the client does not read; how much was."""
+    session.sock.settimeout(0.3)
+    data, sent = frame(b"x" * 60_000, 2), 0
+    try:
+        while sent < FLOOD_BYTES:
+            sent += session.sock.send(data[sent % len(data) :])
+    except TimeoutError:
+        session.sock.settimeout(TIMEOUT_S)
+    return sent
+
+
+def test_a_reset_by_a_back_source_whose_client_does_not_read_is_noticed(
+    worker: EdgeWorker, back_source: BackSource
+) -> None:
+    assert worker.worker is not None
+    sessions = worker.worker.sessions
+    client, session = worker.open(back_source, receive_buffer=65_536)
+    assert stuff(session) < FLOOD_BYTES
+    began = time.monotonic()
+    session.reset()
+    eventually(lambda: not sessions, "the session is over", QUICK.end_s + 2.0)
+    assert time.monotonic() - began > QUICK.end_s - 0.1, "a client that reads after all has its time"
+    worker.agent.stats(lambda said: said["counters"].get("ended_by_back_source") == 1)
+    client.close()
+
+
+def test_a_reset_by_a_back_source_takes_nothing_from_a_client_that_reads_in_time(
+    worker: EdgeWorker, back_source: BackSource
+) -> None:
+    assert worker.worker is not None
+    client, session = worker.open(back_source, receive_buffer=65_536)
+    stuff(session)
+    (tunnel,) = worker.worker.sessions
+    session.reset()
+    eventually(lambda: tunnel.ended_by is not None, "the reset is noticed")
+    passed_on = tunnel.bytes_down
+    client.send_frame(b"nobody is there")
+    got = len(client.read_to_end())
+    assert got >= passed_on
+    client.close()
+    eventually(lambda: not worker.worker.sessions, "the session is over")  # type: ignore[union-attr]
+
+
+def test_a_reset_by_a_back_source_is_noticed_when_neither_direction_moves(
+    bare_worker: EdgeWorker,
+) -> None:
+    back_source = BackSource()
+    back_source.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8_192)
+    bare_worker.apply(make_config({"center": [back_source.address]}), make_rule())
+    bare_worker.listen()
+    assert bare_worker.worker is not None
+    sessions = bare_worker.worker.sessions
+    client, session = bare_worker.open(back_source, receive_buffer=65_536)
+    flood = Flood(client, frame(b"x" * 1_000, 2, mask=b"abcd"))
+    stuff(session)
+    eventually(flood.stalled, "the client is stopped")
+    session.reset()
+    eventually(lambda: not sessions, "the session is over", QUICK.end_s + 2.0)
+    client.close()
+    flood.join()
+    back_source.close()
+
+
 def test_a_reset_by_a_client_whose_bytes_are_not_taken_is_noticed(
     worker: EdgeWorker, back_source: BackSource
 ) -> None:

@@ -238,6 +238,8 @@ class Tunnel:
         else:
             if events & HANG_UP:
                 self._state |= _SERVER_HUNG_UP
+                if events & BROKEN and not self._state & (_CLOSING | _SERVER_ENDED):
+                    self._server_lost()
             if self._to_server and events & WRITABLE:
                 self._flush_up()
             if events & READABLE:
@@ -393,6 +395,17 @@ class Tunnel:
         else:
             self._sessions.await_end(self)
         self._settle()
+
+    def _server_lost(self) -> None:
+        """The back-source is gone without a proper end: a client has a while to take what came before.
+
+        Reading would find that out, but nothing is read as long as the client takes nothing.
+        """
+        if self.ended_by is None:
+            self.ended_by = EndedBy.BACK_SOURCE
+        self._to_server = b""
+        self._state |= _UP_CUT
+        self._sessions.await_end(self)
 
     # Client to back-source
 
