@@ -10,7 +10,7 @@ from typing import Any
 from django.utils import timezone
 
 from cutover import sentences
-from cutover.models import Cutover, HookRun, Practice
+from cutover.models import Cutover, Practice
 from cutover.previews import stored_preview
 from cutover.status import status
 from msha.steering.phases import Phase
@@ -78,7 +78,7 @@ def report(cutover: Cutover) -> Report:
             {"rule": row.rule, "said": row.sentence, "by": row.by, "reason": row.reason, "at": _iso(row.at)}
             for row in cutover.overrides.all()
         ],
-        "hooks": [_hook(run) for run in cutover.hook_runs.filter(practice=False)],
+        "hooks": state["hooks"],
         "alarms": _alarms(cutover),
         "practices": [_practice(row) for row in cutover.practices.all()],
         "timeline": [{key: event[key] for key in ("at", "kind", "sentence")} for event in state["events"]],
@@ -124,25 +124,6 @@ def _approval(cutover: Cutover) -> dict[str, Any]:
         "approved_by": cutover.approved_by,
         "approved_at": _iso(cutover.approved_at),
         "comment": cutover.approval_comment,
-    }
-
-
-def _hook(run: HookRun) -> dict[str, Any]:
-    return {
-        "name": run.name,
-        "moment": run.moment,
-        "moment_title": str(run.get_moment_display()),
-        "batch": run.batch + 1,
-        "backward": run.turns % 2 == 1,
-        "must_succeed": run.must_succeed,
-        "state": run.state,
-        "state_title": str(run.get_state_display()),
-        "calls": run.calls,
-        "answer": run.answer,
-        "started": _iso(run.started),
-        "ms": _ms(run.started, run.finished),
-        "skipped_by": run.skipped_by,
-        "skip_reason": run.skip_reason,
     }
 
 

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 from cutover import services
 from cutover.errors import Refused
 from cutover.models import Cutover
-from cutover.pages.base import REFUSED, START, Refusal, WizardPage
+from cutover.pages.base import REFUSED, SKIP, START, Refusal, WizardPage
 from cutover.pages.shown import (
     TYPED,
     Act,
@@ -78,7 +78,7 @@ class Progress(Running):
 
     place = Place.PROGRESS
     template_name = "cutover/progress.html"
-    acts: ClassVar[dict[str, str]] = dict.fromkeys(DOES, START)
+    acts: ClassVar[dict[str, str]] = {**dict.fromkeys(DOES, START), "skip_hook": SKIP}
 
     def handler(self, name: str) -> Callable[..., HttpResponse]:
         return partial(self._done, name) if name in DOES else super().handler(name)
@@ -87,6 +87,11 @@ class Progress(Running):
         if name in TYPED:
             self.refuse_mistyped()
         DOES[name](self.cutover, self.actor, self.request.POST.get("reason", ""))
+        return redirect("cutover:progress", self.cutover.pk)
+
+    def do_skip_hook(self) -> HttpResponse:
+        asked = self.request.POST
+        services.skip_hook(self.cutover, asked.get("hook", ""), self.actor, asked.get("reason", ""))
         return redirect("cutover:progress", self.cutover.pk)
 
     def refuse_mistyped(self) -> None:

@@ -145,6 +145,7 @@ _EVENT_LOOKS: dict[str, tuple[str, str]] = {
     "paused": ("pause", "warn"),
     "resumed": ("play_arrow", ""),
     "held": ("hourglass_top", "warn"),
+    "hook": ("webhook", ""),
     "acked": ("done", ""),
     "drained": ("done_all", ""),
     "exited": ("power_settings_new", "warn"),

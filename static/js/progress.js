@@ -9,6 +9,7 @@
     acked: "done", drained: "done_all", exited: "power_settings_new", parked: "pause_circle", alarm: "warning",
     alarm_cleared: "notifications_off", prepare: "campaign", freeze: "ac_unit", activate: "bolt", release: "lock_open",
     abort: "undo", done: "check_circle", aborted: "cancel", paused: "pause", resumed: "play_arrow", held: "hourglass_top",
+    hook: "webhook",
   };
   const BATCHES = {
     waiting: ["schedule", ""], moving: ["sync_alt", "info"], moved: ["check", "good"],
@@ -96,6 +97,7 @@
       this.showPhases(status);
       this.showActs(status);
       this.showBatches(status);
+      this.showHooks(status);
       this.showNodes(status);
       this.showEvents(status.events || []);
       const ended = ["done", "aborted"].includes(status.phase);
@@ -213,6 +215,44 @@
           window.msha.setTime(time, batch.began);
         }
       });
+    }
+
+    // A row whose skip is open keeps its form while the hook is still waited for.
+    showHooks(status) {
+      const card = this.root.querySelector("[data-hooks-card]");
+      const template = document.getElementById("hook-row");
+      if (!card || !template) return;
+      const body = card.querySelector("[data-hooks]");
+      card.hidden = !(status.hooks || []).length;
+      for (const call of status.hooks || []) {
+        let row = [...body.children].find((one) => one.dataset.hook === String(call.id));
+        if (!row) {
+          row = template.content.firstElementChild.cloneNode(true);
+          row.dataset.hook = String(call.id);
+          body.append(row);
+        }
+        const put = (name, text) => {
+          const place = row.querySelector(`[data-hook-${name}]`);
+          if (place && place.textContent !== text) place.textContent = text;
+        };
+        put("name", call.name);
+        put("moment", call.moment_title);
+        put("batch", String(call.batch));
+        put("state", call.state_title);
+        put("calls", String(call.calls));
+        put("sentence", call.sentence);
+        row.querySelector("[data-hook-may]").hidden = call.must_succeed;
+        row.querySelector("[data-hook-back]").hidden = !call.backward;
+        const css = call.stuck ? "bad" : { succeeded: "good", failed: "bad", skipped: "warn", cancelled: "" }[call.state] ?? "info";
+        row.querySelector("[data-hook-state]").className = `badge ${css}`;
+        const skip = row.querySelector("[data-hook-skip]");
+        if (!skip) continue;
+        skip.hidden = !call.skippable;
+        if (call.skippable) {
+          put("means", call.skip_means);
+          skip.querySelector("input[name=hook]").value = call.name;
+        }
+      }
     }
 
     showNodes(status) {

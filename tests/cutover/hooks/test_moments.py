@@ -261,7 +261,9 @@ def test_ids_that_a_hook_keeps_frozen_for_ten_seconds_raise_an_alarm_that_names_
     services.advance(cutover.pk)
     status = services.status(cutover)
     assert "for more than 10 s for the hook “replication”." in status["alarm"]
-    assert status["hooks"][-1]["skip_means"].startswith("ACTIVATE follows although this hook has not said yes")
+    assert status["hooks"][-1]["skip_means"].startswith(
+        "ACTIVATE follows although this hook has not said yes"
+    )
 
 
 def test_a_skip_lets_the_cutover_go_on_and_wants_a_reason(
@@ -272,7 +274,7 @@ def test_a_skip_lets_the_cutover_go_on_and_wants_a_reason(
     step(scene, cutover)
     with pytest.raises(Refused, match="Give a reason"):
         services.skip_hook(cutover, "agree", "olga", " ")
-    with pytest.raises(Refused, match="Hook “other” is not waited for .*; “agree” is"):
+    with pytest.raises(Refused, match=r"Hook “other” is not waited for .*; “agree” is"):
         services.skip_hook(cutover, "other", "olga", "because")
     services.skip_hook(cutover, "agree", "olga", "the database is gone")
     assert state_of(cutover) == State.FREEZE
