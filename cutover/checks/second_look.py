@@ -5,6 +5,8 @@ and kept in the cutover's figures under the epoch of the step it was made in. Wh
 nor how often: the first result of an epoch counts.
 """
 
+import time
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -16,13 +18,17 @@ from django.utils.translation import get_language, gettext, gettext_lazy
 from cutover import checking, jobs, sentences
 from cutover.holds import Hold, Then, opens_a_batch
 from cutover.models import Check, Cutover, CutoverEvent
-from cutover.prechecks import BY_KEY, PRECHECKS
+from cutover.prechecks import BY_KEY, PRECHECKS, Precheck
 from cutover.situation import Situation, as_read
 from msha.steering.phases import Phase, Step
 from units import publishing
 
 #: The rule is compared again when a step is published, and the cutover that runs is this one.
 NOT_AGAIN = frozenset({"rule", "exclusive", "safety", "flap"})
+
+#: What failed is looked at again after so long: an ordinary publish in between, which no node obeys in its
+#: first moment, and a status that was late, which makes a clock look wrong, undo no cutover (PROTOCOL C2).
+AGAIN_AFTER_S = 1.0
 
 #: A look that nobody has made by then is made by whoever notices; nodes have 4 s for their answers.
 _MADE_WITHIN = timedelta(seconds=6)
@@ -66,15 +72,23 @@ def make(cutover_id: int, epoch: int) -> None:
         return
     skipped = set(cutover.checks.filter(state=Check.State.SKIPPED).values_list("key", flat=True))
     checks = [check for check in PRECHECKS if check.key not in NOT_AGAIN | skipped]
+    failed = _failed(cutover, checks)
+    if failed:
+        time.sleep(AGAIN_AFTER_S)
+        failed = _failed(cutover, [BY_KEY[one["key"]] for one in failed])
+    _keep(cutover, epoch, failed)
+    advance_safely(cutover_id, advance)
+
+
+def _failed(cutover: Cutover, checks: Sequence[Precheck]) -> list[dict[str, Any]]:
+    """What the checks that do not pass now say."""
     with sentences.stored():
         verdicts = list(checking.judged(cutover, checks))
-    failed = [
+    return [
         {"key": check.key, "reason": verdict.reason, "reasons": verdict.reasons}
         for check, verdict in verdicts
         if not verdict.passed
     ]
-    _keep(cutover, epoch, failed)
-    advance_safely(cutover_id, advance)
 
 
 def said(facts: dict[str, Any]) -> str:

@@ -75,6 +75,23 @@ def test_a_back_source_that_died_since_the_precheck_undoes_the_cutover(
     assert scene.ranges() == {"center": ["0~5997"], "unbj": ["5998~9999"]}
 
 
+def test_what_fails_for_a_moment_undoes_nothing(scene: Scene, handed_over: Work) -> None:
+    """As a publish in between does: for a moment no node obeys the newest version."""
+    cutover = ready_to_freeze(scene, handed_over)
+    answers = iter([back_sources_are_dead] * 2)  # there are two back-sources to try
+    do(
+        scene,
+        cutover,
+        handed_over,
+        lambda probe: next(answers, well)(probe) if is_dialled(probe) else well(probe),
+    )
+    assert cutover.state == State.FREEZE
+
+
+def is_dialled(probe: Probe) -> bool:
+    return probe.kind == Probe.Kind.BACK_SOURCE
+
+
 def test_a_check_that_was_skipped_with_a_reason_is_not_made_again(scene: Scene, handed_over: Work) -> None:
     checked = make_checked(scene)
     Check.objects.filter(cutover=checked, key="back_sources").update(state=Check.State.SKIPPED)
