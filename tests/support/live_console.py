@@ -24,7 +24,7 @@ call_command("migrate", verbosity=0)
 from units.models import ApiToken
 from units.tokens import API_PREFIX, make_token
 tokens = {}
-for name, group in (("olga", "operator"), ("victor", "viewer")):
+for name, group in (("olga", "operator"), ("victor", "viewer"), ("sue", "supervisor")):
     user = User.objects.create_user(name, password="a-password-of-tests", is_staff=True)
     user.groups.add(Group.objects.get(name=group))
     token = make_token(API_PREFIX)
@@ -39,7 +39,7 @@ class LiveConsole:
     """A console that answers at ``url``.
 
     Attributes:
-        tokens: of the operator olga and the viewer victor.
+        tokens: of the operator olga, the viewer victor and the supervisor sue.
     """
 
     url: str

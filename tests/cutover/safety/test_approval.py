@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.db import IntegrityError, transaction
 
-from cutover import services
+from cutover import emergency, services
 from cutover.errors import Refused
 from cutover.models import Cutover
 from cutover.safety import approval, stored
@@ -84,12 +84,16 @@ def paced(cutover: Cutover) -> None:
     services.set_pacing(cutover, {"steps": [10, 50]}, "ann")
 
 
+def moded(cutover: Cutover) -> None:
+    emergency.set_mode(cutover, "emergency", "ann", "fire", cutover.namespace.name)
+
+
 def overridden(cutover: Cutover) -> None:
     stored.save(cutover.namespace, {"max_ids": 1}, "boss")
     services.override(cutover, "all", "ann", "fire")
 
 
-@pytest.mark.parametrize("change", [edited, paced, overridden])
+@pytest.mark.parametrize("change", [edited, paced, moded, overridden])
 def test_whoever_changes_what_was_approved_becomes_the_requester_and_has_to_ask(
     cutover: Cutover, change: Any
 ) -> None:
