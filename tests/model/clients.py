@@ -20,8 +20,9 @@ class Client(NamedTuple):
         redirects: how many it was given in this connect.
         published: whether anything was published meanwhile.
         begun: whether a cutover or a turn-around has begun meanwhile.
-        lagging: whether, when it began, a node that was in sync did not have the newest version any more.
-        redirected_by: who has redirected it since the last publish: unit and snapshot.
+        lagging: whether, when it began, a node that the console had lost still took itself for in sync, with
+            a version that was not the newest any more; that lasts 3 s.
+        redirected_by: who has redirected it by a unit's sub-domain since the last publish: unit, snapshot.
     """
 
     host: str = DOMAIN
@@ -67,19 +68,19 @@ class Clients:
         where = urlsplit(decision.location)
         words = f"(version {loaded.version}) redirects the client to {where.netloc}?{where.query}"
         issuer = (unit, snapshot)
-        if issuer in client.redirected_by and client.query:
-            raise Broken(f"I3: the same edges redirect the client in a circle: {unit}-? {words}")
+        if issuer in client.redirected_by:
+            raise Broken(f"I3: edges of {unit} redirect the client in a circle: {words}")
         after = client._replace(
             host=str(where.hostname),
             query=where.query,
             redirects=client.redirects + 1,
-            redirected_by=client.redirected_by | {issuer},
+            redirected_by=client.redirected_by | ({issuer} if client.host != DOMAIN else set()),
         )
         self._check(after, words)
         return after, words
 
     def _check(self, client: Client, words: str) -> None:
-        quiet = not client.published
+        quiet = not client.published and not client.lagging
         if client.redirects > QUIET_LIMIT and quiet:
             raise Broken(f"I3: {client.redirects} redirects while nothing is published: {words}")
         if client.redirects > BUSY_LIMIT and not client.begun:

@@ -112,6 +112,9 @@ class Consoles:
                 yield f"{words}: {verdict.ending}", self._ended(world, step, verdict), True, True
             if in_time.outcome is not Outcome.WAIT:
                 return
+        if world.emergency and self.heeded:
+            calm = world._replace(emergency=False)
+            yield "the operator heeds the alarm: no emergency any more", calm, True, True
         if step.phase is Phase.ACTIVATE and step.turns < self.heeded:
             to = phases.turned_around(step)
             yield f"the operator heeds the alarm: {_named(to)}", self._step(world, to), True, True
@@ -181,9 +184,9 @@ class Consoles:
     def _ended(self, world: World, step: Step, verdict: Verdict) -> World:
         plan, rule = self.published.plans[world.plan], self.published.rule_of(world.newest)
         if self.published.rule(rule)["cutover"] is not None:
-            raise Broken("the cutover has ended and its rule part still tells of it")
+            raise Broken("end: the cutover has ended and its rule part still tells of it")
         if not self.published.table_is(rule, plan.after(plan.finished_batches(step))):
-            raise Broken("the cutover has ended and left another table than its ending says")
+            raise Broken("end: the cutover has ended and left another table than its ending says")
         return world._replace(step=None, ending=verdict.ending, driver=None)
 
     # publishing

@@ -141,7 +141,7 @@ class Edges:
         """A node that has served under the first snapshot for a long time."""
         accepts = self.published.treatment(snapshot, unit).accepts
         epoch = self.published.epoch_of(snapshot)
-        sessions = 0 if self.clients == "none" else accepts
+        sessions = accepts if self.clients in ("saturated", "sessions") else 0
         return Edge(disk=snapshot, obeys=snapshot, acked=epoch, sessions=sessions, in_sync=self.sync)
 
     def outside(self) -> Edge:
@@ -521,11 +521,13 @@ def _is_read_to(edges: Edges, unit: str, edge: Edge, newest: int, movable: int) 
         yield Move(f"is about to be enrolled: version {version} was read", edge._replace(delivered=newest))
 
 
-def _applies_another(edges: Edges, unit: str, edge: Edge, newest: int, movable: int) -> Iterator[Move]:
-    if edge.connected and edge.delivered >= 0 and edges._wants(edge, newest) and newest != edge.delivered:
-        for move in edges._applies(unit, edge, newest, edge.enrolment, movable):
-            late = move.edge._replace(delivered=edge.delivered, delivered_for=edge.delivered_for)
-            yield move._replace(edge=late)
+def _applies_twice(edges: Edges, unit: str, edge: Edge, newest: int, movable: int) -> Iterator[Move]:
+    """What is applied arrives once more, some time later; meanwhile newer ones come."""
+    for target in {newest, edge.delivered} - {-1}:
+        if edge.connected and edges._wants(edge, target):
+            for move in edges._applies(unit, edge, target, edge.enrolment, movable):
+                late = target if edge.delivered < 0 else edge.delivered
+                yield move._replace(edge=move.edge._replace(delivered=late, delivered_for=edge.enrolment))
 
 
 def _proxies(edges: Edges, unit: str, edge: Edge, newest: int, movable: int) -> Iterator[Move]:
@@ -541,6 +543,6 @@ _WRONG_MOVES: dict[str, WrongMove] = {
     "frozen ids are served again on a timer": _unfreezes,
     "a node starts below its own file": _starts_older,
     "joining is not locked": _is_read_to,
-    "an older version is applied": _applies_another,
+    "an older version is applied": _applies_twice,
     "a stranger is proxied straight to a back-source": _proxies,
 }

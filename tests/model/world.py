@@ -9,12 +9,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from msha.steering.phases import Phase, Step
 from tests.model.clients import Client, Clients
 from tests.model.consoles import Consoles, World
 from tests.model.edges import Broken, Edge, Edges, Move, Process, Standing, view_of
 from tests.model.published import Change, Published, Ranges
 
 State = tuple[int, ...]
+
+_BEGIN = Step(Phase.PREPARE)
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Scenario:
         strangers: how many further nodes of a unit may join.
         faults: how often each kind of fault may happen.
         ids: the watched ids: one of each stretch that no table divides is enough.
+        late_client: the client connects while a RELEASE runs, not at any time.
         heeded: up to how many turns an operator turns an ACTIVATE round whose alarm is raised.
         settles: whether a quiet end must be reachable from every state.
         wrongs: the mutations that are made in the model.
@@ -39,6 +43,7 @@ class Scenario:
     faults: dict[str, int] = field(default_factory=dict)
     strangers: dict[str, int] = field(default_factory=dict)
     clients: str = "saturated"
+    late_client: bool = False
     heeded: int = 0
     settles: bool = True
     wrongs: frozenset[str] = frozenset()
@@ -300,14 +305,21 @@ class Machine:
             kind = self.kinds.index("connect")
             if not world.budget[kind]:
                 return []
-            lagging = any(edge.in_sync and edge.obeys != world.newest for _, edge in self.edges_of(state))
+            if self.scenario.late_client and (world.step or _BEGIN).phase is not Phase.RELEASE:
+                return []
+            lagging = any(
+                edge.in_sync and edge.obeys != world.newest and not edge.live
+                for _, edge in self.edges_of(state)
+            )
             begun = Client(lagging=lagging)
             spent = world.spent(kind)
             return [(self._world_number(spent._replace(client=begun)), "a client connects to the domain")]
         found = []
         for place, (unit, edge) in enumerate(self.edges_of(state), 1):
             if edge.process is Process.SERVING:
-                client, words = self.clients.go(world.client, unit, edge.obeys, edge.in_sync)
+                stream_counts = "a node is in sync while its stream is up" in self.scenario.wrongs
+                in_sync = edge.connected if stream_counts else edge.in_sync
+                client, words = self.clients.go(world.client, unit, edge.obeys, in_sync)
                 if client != world.client:
                     number = self._world_number(world._replace(client=client))
                     found.append((number, f"{unit}-{place} {words}"))
