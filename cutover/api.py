@@ -17,7 +17,7 @@ from cutover import services
 from cutover.errors import InvalidChange
 from cutover.kinds import Shift, ToZero
 from cutover.models import Cutover
-from units.access import NotFound, namespace_for
+from units.access import NotFound, namespace_for, require
 from units.models import Namespace
 
 router = Router(tags=["cutovers"])
@@ -27,6 +27,7 @@ ADD = "cutover.add_cutover"
 CHANGE = "cutover.change_cutover"
 START = "cutover.start_cutover"
 SKIP = "cutover.skip_check"
+EMERGENCY = "cutover.emergency_cutover"
 
 PAGE = 100
 
@@ -103,6 +104,15 @@ class CutoverOut(Schema):
     batch_list: list[dict[str, Any]]
     held: str
     paused: bool
+    paused_by: str
+    hold: dict[str, Any]
+    baking_since: datetime | None
+    unwinding: bool
+    mode: str
+    losing: list[dict[str, Any]]
+    pacing: dict[str, Any]
+    pacing_said: str
+    batches_detail: list[dict[str, Any]]
     epoch: int
     moved_ids: int
     moved: list[dict[str, Any]]
@@ -277,6 +287,8 @@ def skip(request: HttpRequest, namespace: str, number: str, key: str, body: Reas
 @router.post("/namespaces/{namespace}/cutovers/{number}/start", response=CutoverOut, summary="Start")
 def start(request: HttpRequest, namespace: str, number: str, body: StartIn) -> dict[str, Any]:
     found = cutover_for(request, namespace, number, START)
+    if found.emergency:
+        require(request.user, EMERGENCY)
     return _whole(services.start(found, str(request.user), body.namespace))
 
 

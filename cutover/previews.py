@@ -14,6 +14,7 @@ from cutover import rules
 from cutover.drafts import claim_editable
 from cutover.errors import Refused
 from cutover.models import Cutover, CutoverEvent
+from cutover.pacing.asked import words_of
 from cutover.rules import Change, Document, UnitTypeDict
 from cutover.safety import approval, assessing
 from msha.steering.diff import Row, rule_text, side_by_side
@@ -329,6 +330,9 @@ def command(cutover: Cutover) -> str:
     words += ["--ranges", _joined(new["ranges"])]
     if new.get("exact", {}) != old.get("exact", {}):
         words += ["--exact", _joined(new["exact"])]
+    words += words_of(cutover.pacing)
+    if cutover.emergency:
+        words += ["--emergency", "--reason", cutover.reason or "…"]
     return " ".join(shlex.quote(word) for word in words)
 
 

@@ -20,6 +20,7 @@ from ninja.security import HttpBearer
 
 import cutover.api
 import cutover.hooks.api
+import cutover.pacing.api
 import cutover.safety.api
 import domains.api
 import units.api
@@ -60,6 +61,7 @@ for router in (
     domains.api.router,
     cutover.api.router,
     cutover.hooks.api.router,
+    cutover.pacing.api.router,
     cutover.safety.api.router,
 ):
     api.add_router("/v1", router)

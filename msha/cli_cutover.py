@@ -3,6 +3,7 @@
 The last word on stdout is the cutover's state (or the preview); everything on the way goes to stderr.
 """
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,7 +11,10 @@ from typing import Any
 import click
 
 from msha.cli_report import report_text
+from msha.cli_emergency import COMMANDS as EMERGENCY_COMMANDS
+from msha.cli_emergency import switch
 from msha.cli_kinds import shift_option, to_zero_option
+from msha.cli_pacing import pacing_of, pacing_options
 from msha.remote import Call, Refusal, common_options, confirm, say, table
 
 #: How often a running cutover or running checks are asked for.
@@ -85,12 +89,14 @@ def cutover() -> None:
 @_exact
 @shift_option
 @to_zero_option
+@pacing_options
 @_reason
 @_number
 @common_options
 def preview(call: Call, number: str | None, reason: str, **asked: Any) -> None:
     """Show what a new rule would move; NUMBER previews an existing draft instead. Nothing changes."""
-    draft = _draft(call, number, asked, reason)
+    pacing = pacing_of(asked)
+    draft = _paced(call, _draft(call, number, asked, reason), number, pacing)
     shown = _previewed(call, draft)
     call.show(shown, lambda: _preview_text(shown))
     again = f"mshactl cutover start -n {call.namespace} {draft['number']}"
@@ -102,9 +108,13 @@ def preview(call: Call, number: str | None, reason: str, **asked: Any) -> None:
 @_exact
 @shift_option
 @to_zero_option
+@pacing_options
 @_reason
 @_yes
 @_wait
+@click.option(
+    "--emergency", is_flag=True, help="The losing unit is gone; give a --reason. Needs the permission for it."
+)
 @click.option(
     "--skip",
     "skips",
@@ -127,13 +137,19 @@ def start(
     reason: str,
     yes: bool,
     wait: bool,
+    emergency: bool,
     skips: tuple[str, ...],
     overrides: tuple[str, ...],
     **asked: Any,
 ) -> None:
     """Preview, check and start a cutover to a new rule; NUMBER starts an existing draft instead."""
-    reasons = _skip_reasons(skips)
-    draft = _draft(call, number, asked, reason)
+    reasons, pacing = _skip_reasons(skips), pacing_of(asked)
+    if emergency and not reason:
+        raise click.UsageError("--emergency needs a --reason.")
+    draft = _paced(call, _draft(call, number, asked, reason), number, pacing)
+    if emergency and draft["mode"] != "emergency":
+        say(draft["consequences"]["emergency"])
+        draft = switch(call, draft, "emergency", reason)
     shown = _previewed(call, draft)
     _say_what_it_does(draft, shown)
     confirm(f"Start cutover #{draft['number']} of {call.namespace}?", yes)
@@ -171,13 +187,21 @@ def report(call: Call, number: str | None) -> None:
 
 
 @cutover.command("rollback")
+@_reason
 @_yes
 @_wait
 @_number
 @common_options
-def rollback(call: Call, number: str | None, yes: bool, wait: bool) -> None:
-    """Give the ids of a cutover that is done back, by a cutover through the same gate."""
-    target = _get(call, number or "latest")["number"]
+def rollback(call: Call, number: str | None, reason: str, yes: bool, wait: bool) -> None:
+    """Give the ids of a cutover back: of one that is done by another through the same gate.
+
+    A cutover that runs brings back what it has moved itself, the last batch first; give a --reason then.
+    """
+    status = _get(call, number or "latest")
+    if status["phase"] in RUNNING:
+        _obeyed(call, status, "roll-back", reason, yes, wait)
+        return
+    target = status["number"]
     draft = call.console.post(_path(call, target, "rollback"))
     shown = _previewed(call, draft)
     say(shown["impact"])
@@ -198,31 +222,41 @@ def discard(call: Call, number: str | None) -> None:
     call.show(status, lambda: _status_text(status))
 
 
-def _act(name: str, help_text: str) -> None:
+def _act(name: str, help_text: str, path: str = "") -> None:
     """Adds the command of an operator's act on a running cutover."""
 
     @cutover.command(name, help=help_text)
     @click.option("--reason", required=True, metavar="TEXT", help="Why; kept in the audit trail.")
+    @_yes
     @_wait
     @_number
     @common_options
-    def act(call: Call, number: str | None, reason: str, wait: bool) -> None:
-        target = _get(call, number or "running")["number"]
-        status = call.console.post(_path(call, target, name), {"reason": reason})
-        if not wait:
-            call.show(status, lambda: _status_text(status))
-            return
-        ended = _followed(call, status)
-        call.show(ended, lambda: _status_text(ended))
+    def act(call: Call, number: str | None, reason: str, yes: bool, wait: bool) -> None:
+        _obeyed(call, _get(call, number or "running"), path or name, reason, yes, wait)
+
+
+def _obeyed(call: Call, status: Status, act: str, reason: str, yes: bool, wait: bool) -> None:
+    """The act was done; at a terminal its consequence is confirmed first, elsewhere it is only said."""
+    consequence = status["consequences"].get(act.replace("-", "_"), "")
+    if consequence:
+        say(consequence)
+    if sys.stdin.isatty():
+        confirm(f"{act} cutover #{status['number']} of {call.namespace}?", yes)
+    status = call.console.post(_path(call, status["number"], act), {"reason": reason})
+    if wait:
+        status = _followed(call, status)
+    call.show(status, lambda: _status_text(status))
 
 
 _act("abort", "Undo a running cutover, as long as nothing has moved.")
 _act("turn-around", "Bring the ids back after they have begun to move.")
 _act("pause", "Begin no further batch until the cutover is resumed.")
 _act("resume", "Let the next batch begin.")
-_act("stop-here", "End between two batches: what has moved stays, the rest never moves.")
+_act("stop", "End between two batches: what has moved stays, the rest never moves.", "stop-here")
 _act("roll-back", "Bring back everything that a running cutover has moved, the last batch first.")
 _act("finish", "End the last step without the nodes that do not answer.")
+for _command in EMERGENCY_COMMANDS:
+    cutover.add_command(_command)
 
 
 # -- steps ---------------------------------------------------------------------------------------------------
@@ -274,6 +308,13 @@ def _override(
     if wanted:
         call.console.post(_path(call, number, "override"), {"rules": wanted, "reason": reason})
         say(f"Overridden: {', '.join(wanted)}.")
+
+
+def _paced(call: Call, draft: Status, number: str | None, pacing: Status) -> Status:
+    """The draft is divided as asked; one that was named keeps its pacing unless another is asked for."""
+    if not pacing and (number is not None or not draft["pacing"]):
+        return draft
+    return dict(call.console.put(_path(call, draft["number"], "pacing"), pacing))
 
 
 def _previewed(call: Call, draft: Status) -> Status:

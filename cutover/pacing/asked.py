@@ -103,6 +103,34 @@ def as_stored(pacing: Pacing) -> dict[str, Any]:
     }
 
 
+def words_of(stored: Asked) -> list[str]:
+    """The options of ``mshactl cutover start`` that ask for the same pacing."""
+    if not stored:
+        return []
+    pacing, default = checked(stored), Pacing()
+    words = []
+    if pacing.percents:
+        words += ["--batches", ",".join(f"{one:g}" for one in pacing.percents)]
+    if pacing.ids_per_stage:
+        words += ["--ids-per-batch", str(pacing.ids_per_stage)]
+    if pacing.bake_s:
+        words += ["--bake", f"{pacing.bake_s:g}"]
+    if pacing.on_failure is not default.on_failure:
+        words += ["--on-failure", str(pacing.on_failure)]
+    limits = [
+        f"{field.name}={'none' if limit is None else f'{limit:g}'}"
+        for field in fields(Gate)
+        if (limit := getattr(pacing.gate, field.name)) != getattr(default.gate, field.name)
+    ]
+    if limits:
+        words += ["--gate", ",".join(limits)]
+    if pacing.sessions_per_s:
+        words += ["--sessions-per-s", f"{pacing.sessions_per_s:g}"]
+        if pacing.interval_s != default.interval_s:
+            words += ["--interval-s", f"{pacing.interval_s:g}"]
+    return words
+
+
 # -- reading -------------------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,9 @@ class Api:
     def post(self, path: str = "", **body: Any) -> tuple[int, Any]:
         return self._send(self._client.post, path, body)
 
+    def put(self, path: str = "", **body: Any) -> tuple[int, Any]:
+        return self._send(self._client.put, path, body)
+
     def patch(self, path: str = "", **body: Any) -> tuple[int, Any]:
         return self._send(self._client.patch, path, body)
 
