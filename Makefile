@@ -6,7 +6,7 @@ STRICT := msha units domains cutover
 # Somebody who watches sees pip's progress; a log gets its errors alone. Used within a recipe's shell.
 PIP_INSTALL = quiet=-qq; test ! -t 1 || quiet=; $(BIN)/python -m pip install --disable-pip-version-check $$quiet
 
-.PHONY: help setup demo demo-reset test lint fmt fuzz fuzz-guided bench coverage node-modules messages
+.PHONY: help setup demo demo-reset test lint fmt fuzz fuzz-guided bench chaos replay coverage node-modules messages
 
 help:
 	@echo 'make setup       prepare .venv'
@@ -18,6 +18,8 @@ help:
 	@echo 'make fuzz        try ever new hostile bytes on heads and frames; SECONDS=600 says how long'
 	@echo 'make fuzz-guided the same, led by coverage; installs atheris'
 	@echo 'make bench       how the edge compares with nginx and HAProxy; takes some minutes'
+	@echo 'make chaos       200 cutovers under load while processes are killed, stopped and cut off; 25 minutes'
+	@echo 'make replay      one cutover under 2,000 live sessions, each of them watched'
 	@echo 'make coverage    the tests, with branch coverage'
 	@echo 'make messages    bring the Chinese catalogue in step with the sources'
 
@@ -101,6 +103,15 @@ bench/build/venv/.stamp: .venv/.run-stamp
 	@$(BIN)/python -m pip --python bench/build/venv install -qq --disable-pip-version-check -r requirements.txt
 	@$(BIN)/python -m pip --python bench/build/venv install -qq --disable-pip-version-check --no-deps --editable .
 	@touch $@
+
+# CUTOVERS=20 SEED=7 FAULTS=redis-killed,partition SCRIPT=... CLIENTS=200 CONSOLES=2 EDGE_WORKERS=1 MINUTES=10
+# DATABASE=postgres say what is done: decision 0076. What a campaign wrote down is kept when it found something.
+chaos: .venv/.dev-stamp
+	@exec $(BIN)/python -m tests.chaos.campaign --with-parent
+
+# CLIENTS=300 is a smaller one.
+replay: .venv/.dev-stamp
+	@exec $(BIN)/python -m tests.chaos.replay --with-parent
 
 # Branch coverage of what runs in the test process; the programs that integration tests start are not counted.
 coverage: .venv/.dev-stamp node-modules

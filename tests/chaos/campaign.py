@@ -8,6 +8,7 @@ ended, that the table in effect is the old one or the new one, and that the flee
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import threading
@@ -21,7 +22,7 @@ from typing import Any
 
 import click
 
-from msha.demo.processes import Child
+from msha.demo.processes import Child, end_with_parent
 from tests.chaos import faults, figures
 from tests.chaos.checker import judge
 from tests.chaos.faults import BEFORE, Fault, Scene
@@ -136,11 +137,12 @@ class Campaign:
     def one(self, index: int) -> None:
         """A cutover has ended, its fault is healed, and everything is well again."""
         began = time.monotonic()
-        new = another(self.table, self.dice)
+        dice = random.Random(f"{self.options.seed}/{index}")  # threads draw, too: their order must not matter
+        new = another(self.table, dice)
         moves = self.table.moves_to(new)
         number = self.operator.prepare(new)
         self.numbers.append(number)
-        struck = self._drawn(index, number, moves)
+        struck = self._drawn(index, number, moves, dice)
         for fault in struck:
             if fault.at == BEFORE:
                 fault.strike(self.journal)
@@ -166,13 +168,13 @@ class Campaign:
         self.course.seconds.append(took_s)
         self._tell(index, struck, status, took_s, sum(last + 1 - first for first, last, _, _ in moves))
 
-    def _drawn(self, index: int, number: int, moves: Sequence[Any]) -> list[Fault]:
+    def _drawn(self, index: int, number: int, moves: Sequence[Any], dice: random.Random) -> list[Fault]:
         losing = {move[2] for move in moves}
         gaining = {move[3] for move in moves}
         scene = Scene(
             self.fleet,
             self.journal,
-            self.dice,
+            dice,
             [edge for edge in self.fleet.edges() if edge.unit in losing],
             [edge for edge in self.fleet.edges() if edge.unit in gaining],
             number,
@@ -185,7 +187,7 @@ class Campaign:
         if self.options.script:
             wanted = self.options.script[index % len(self.options.script)]
             return [faults.KINDS[name](scene) for name in wanted.split("+") if name != "none"]
-        if self.dice.random() < self.options.calm:
+        if dice.random() < self.options.calm:
             return []
         return faults.draw(scene, self.options.kinds or list(faults.KINDS))
 
@@ -356,7 +358,13 @@ def run(options: Options, directory: Path, say: Any = print) -> int:
     "--directory", type=click.Path(path_type=Path), default=None, help="Kept; default: a temporary one."
 )
 def main(
-    kinds: str, script: str, seed: int | None, database: str, directory: Path | None, **rest: Any
+    kinds: str,
+    script: str,
+    seed: int | None,
+    database: str,
+    directory: Path | None,
+    with_parent: bool,
+    **rest: Any,
 ) -> None:
     """Run a campaign; exit code 1 on any violation."""
     unknown = {
@@ -374,6 +382,7 @@ def main(
         database_url="postgres" if database == "postgres" else None,
         **rest,
     )
+    stop_in_order(with_parent)
     kept = directory or Path(tempfile.mkdtemp(prefix="msha-chaos-"))
     code = run(options, kept, lambda line: print(line, flush=True))
     if code == 0 and directory is None:
@@ -381,6 +390,13 @@ def main(
     else:
         print(f"journals and logs are kept in {kept}", flush=True)
     sys.exit(code)
+
+
+def stop_in_order(with_parent: bool) -> None:
+    """SIGTERM stops what was started, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda signum, frame: sys.exit(1))
+    if with_parent:
+        end_with_parent()
 
 
 def _words(text: str) -> list[str]:
