@@ -348,10 +348,14 @@ def _check(call: Call, number: int, skips: dict[str, str]) -> None:
     failed = [check for check in _get(call, number)["checks"] if check["state"] not in ("passed", "skipped")]
     if failed:
         named = ", ".join(check["key"] for check in failed)
+        skippable = [check["key"] for check in failed if check["skippable"]]
+        ways = [f"--skip {skippable[0]}=REASON if you may skip that check"] if skippable else []
+        if "safety" in (check["key"] for check in failed):
+            ways.append("--override all --reason TEXT if you may override safety rules")
         raise Refusal(
             f"Not started: {named} failed. Draft #{number} is kept: mend what failed, then run"
-            f" `mshactl cutover start -n {call.namespace} {number}`,"
-            f" with --skip {failed[0]['key']}=REASON if that check may be skipped.",
+            f" `mshactl cutover start -n {call.namespace} {number}`"
+            f"{''.join(f', with {way}' for way in ways)}.",
             "checks_failed",
         )
 

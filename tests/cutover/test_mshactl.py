@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import click
 import pytest
 
-from msha.cli_cutover import parse_exact, parse_ranges
+from msha.steering.errors import InvalidRule
+from msha.steering.rule_text import parse_exact, parse_ranges
 from tests.support.live_console import LiveConsole, live_console
 
 TOPOLOGY = """\
@@ -94,8 +94,8 @@ def test_the_text_for_people_says_the_same(console: LiveConsole, space: str) -> 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("start", "--yes"), 2, "Give either the new rule"),
-        (("start", *RULE, "1", "--yes"), 2, "Give either the new rule"),
+        (("start", "--yes"), 2, "Give either what is to move"),
+        (("start", *RULE, "1", "--yes"), 2, "Give either what is to move"),
         (("start", "--ranges", "center"), 2, "not of the form UNIT=RANGES"),
         (("preview", "--exact", "unbj=x"), 2, "are not ids"),
         (("start", *RULE, "--skip", "nodes", "--yes"), 2, "not of the form CHECK=REASON"),
@@ -129,5 +129,5 @@ def test_ranges_and_exact_ids_are_read_as_they_are_written() -> None:
     assert parse_exact("unbj=42+43") == {"unbj": [42, 43]}
     assert parse_exact("") == {}
     for wrong in ("center", "=0~5", ",", "center=0~5,unbj"):
-        with pytest.raises(click.BadParameter):
+        with pytest.raises(InvalidRule):
             parse_ranges(wrong)
