@@ -559,12 +559,12 @@ def test_a_client_that_has_ended_its_half_still_hears_the_back_source(
 def test_a_back_source_that_has_ended_its_half_still_hears_the_client(
     worker: EdgeWorker, back_source: BackSource
 ) -> None:
+    data = frame(b"y" * 3_000_000, 2, mask=bytes(4))
     client, session = worker.open(back_source)
     session.send(frame(b"that is all"))
     session.half_close()
     assert client.read_frame().payload == b"that is all"
     assert client.ended()
-    data = frame(b"y" * 3_000_000, 2, mask=bytes(4))
     sending = trickle(client, data, 200_000)
     assert session.read(len(data)) == data
     sending.join()
