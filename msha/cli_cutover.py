@@ -16,6 +16,8 @@ from msha.cli_emergency import switch
 from msha.cli_kinds import shift_option, to_zero_option
 from msha.cli_pacing import pacing_of, pacing_options
 from msha.remote import Call, Refusal, common_options, confirm, say, table
+from msha.steering.errors import InvalidRule
+from msha.steering.rule_text import parse_exact, parse_ranges
 
 #: How often a running cutover or running checks are asked for.
 POLL_S = 0.2
@@ -30,33 +32,12 @@ RUNNING = ("starting", "prepare", "freeze", "activate", "release", "aborting")
 OPEN = ("draft", "previewed", "checking", "checked")
 
 
-def parse_ranges(text: str) -> dict[str, list[str]]:
-    """``center=0~6380,unbj=6381~9999`` as ``{"center": ["0~6380"], ...}``; ``+`` joins several of a unit."""
-    parsed: dict[str, list[str]] = {}
-    for part in text.split(","):
-        unit, separator, ranges = part.partition("=")
-        unit = unit.strip()
-        if not separator or not unit:
-            raise click.BadParameter(f"{part!r} is not of the form UNIT=RANGES, as center=0~6380.")
-        parsed.setdefault(unit, []).extend(one.strip() for one in ranges.split("+") if one.strip())
-    return parsed
-
-
-def parse_exact(text: str) -> dict[str, list[int]]:
-    """``unbj=42+43`` as ``{"unbj": [42, 43]}``; empty text is no exact id at all."""
-    if not text.strip():
-        return {}
-    exact = {}
-    for unit, ids in parse_ranges(text).items():
-        if not all(one.isascii() and one.isdigit() for one in ids):
-            raise click.BadParameter(f"{'+'.join(ids)!r} are not ids; write them as {unit}=42+43.")
-        exact[unit] = [int(one) for one in ids]
-    return exact
-
-
 def _reader(parse: Callable[[str], Any]) -> Callable[..., Any]:
     def read(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Any:
-        return None if value is None else parse(value)
+        try:
+            return None if value is None else parse(value)
+        except InvalidRule as error:
+            raise click.BadParameter(str(error)) from error
 
     return read
 

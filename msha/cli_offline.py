@@ -9,11 +9,11 @@ from typing import IO, Any
 
 import click
 
-from msha.cli_cutover import parse_ranges
 from msha.remote import Refusal, confirm, read_text, say
 from msha.steering import breakglass, snapshot, topology, topology_file
 from msha.steering.errors import MshaError
 from msha.steering.ranges import diff
+from msha.steering.rule_text import parse_ranges
 from msha.steering.snapshot import Document, Published, Snapshot
 
 _PATH = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
@@ -159,10 +159,7 @@ def _from_topology(file: IO[str], base: Snapshot | None, number: int | None, nam
 
 
 def _with_ranges(base: Snapshot, text: str, unit_type: str | None, number: int | None) -> Published:
-    try:
-        ranges = parse_ranges(text)
-    except click.BadParameter as error:
-        raise Refusal(error.message) from error
+    ranges = parse_ranges(text)
     name = unit_type or base.default_unit_type
     rule = base.document["rule"]
     if name not in base.unit_types:
