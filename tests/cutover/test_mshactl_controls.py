@@ -1,0 +1,130 @@
+"""`mshactl cutover` as a process: batches, pauses, roll backs and emergencies, against a real console."""
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import pytest
+
+from msha.cli_pacing import parse_batches, parse_gate
+from tests.cutover.test_mshactl import RULE, SKIPS, TOPOLOGY
+from tests.support.live_console import LiveConsole, live_console
+
+
+@pytest.fixture(scope="module")
+def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveConsole]:
+    directory = tmp_path_factory.mktemp("console")
+    with live_console(f"sqlite:///{directory / 'console.sqlite3'}", directory) as started:
+        yield started
+
+
+@pytest.fixture
+def space(console: LiveConsole, request: pytest.FixtureRequest) -> str:
+    """A namespace of this test's own, in effect."""
+    name = f"ns{abs(hash(request.node.nodeid)) % 10**8}"
+    done = console.mshactl("apply", "-f", "-", "--yes", stdin=TOPOLOGY.replace("NAME", name))
+    assert done.returncode == 0, done.stderr
+    return name
+
+
+def ran(console: LiveConsole, space: str, *arguments: str, code: int = 0) -> Any:
+    """What the command answered with, as JSON if there is any, and what it said."""
+    done = console.mshactl("cutover", *arguments, "-n", space, "-o", "json")
+    assert done.returncode == code, done.stderr + done.stdout
+    return (json.loads(done.stdout) if done.stdout else None), done.stderr
+
+
+def until_held(console: LiveConsole, space: str, batch: int) -> Any:
+    """The status once the cutover has paused behind this batch: there is no node that could take more."""
+    deadline = time.monotonic() + 20
+    while True:
+        status, _ = ran(console, space, "status")
+        if status["paused"] and status["batch"] == batch:
+            return status
+        assert time.monotonic() < deadline, status
+        time.sleep(0.2)
+
+
+def test_a_gate_that_fails_pauses_and_an_operator_decides(console: LiveConsole, space: str) -> None:
+    paced = ("--batches", "10,50", "--bake", "600", "--gate", "reconnect=none")
+    started, _ = ran(console, space, "start", *RULE, *paced, "--yes", *SKIPS)
+    assert started["pacing"]["steps"] == [10, 50]
+    assert "--batches 10,50 --bake 600 --gate reconnect=none" in started["command"]
+    held = until_held(console, space, 0)
+    assert (held["phase"], held["paused_by"]) == ("release", "")
+    assert "no edge node of center is connected" in held["held"]
+    assert "resume it, stop it here or roll it back" in held["alarm"]
+    _, said = ran(console, space, "pause", "--reason", "look first", code=1)
+    assert "paused already" in said
+    _, said = ran(console, space, "resume", "--reason", "there is nobody to look at")
+    assert "The gate that failed is passed over this once" in said
+    until_held(console, space, 1)
+    stopped, said = ran(console, space, "stop", "--reason", "enough")
+    assert (stopped["phase"], stopped["ending"]) == ("done", "stopped")
+    assert "stay with their new owners" in said
+
+
+def test_a_roll_back_of_a_running_cutover_is_its_own(console: LiveConsole, space: str) -> None:
+    ran(console, space, "start", *RULE, "--batches", "10,50", "--bake", "600", "--yes", *SKIPS)
+    back, _ = ran(console, space, "rollback", "--reason", "wrong day", "--wait")
+    assert (back["phase"], back["ending"], back["number"]) == ("aborted", "turned", 1)
+    assert back["new"] != back["old"]
+    _, said = ran(console, space, "rollback", "--reason", "x", code=1)
+    assert "nothing to roll back" in said
+
+
+def test_a_rule_on_the_line_forgets_an_older_pacing(console: LiveConsole, space: str) -> None:
+    first, _ = ran(console, space, "preview", *RULE, "--ids-per-batch", "100")
+    second, _ = ran(console, space, "preview", *RULE)
+    assert second["id"] == first["id"]
+    status, _ = ran(console, space, "status")
+    assert status["pacing"] == {}
+
+
+def test_an_emergency_is_started_and_ended_from_a_shell(console: LiveConsole, space: str) -> None:
+    _, said = ran(console, space, "start", *RULE, "--emergency", "--yes", code=2)
+    assert "--emergency needs a --reason" in said
+    paced = ("--batches", "10", "--bake", "600")
+    started, said = ran(
+        console, space, "start", *RULE, *paced, "--emergency", "--reason", "site down", "--yes", *SKIPS
+    )
+    assert started["mode"] == "emergency"
+    assert "no longer undo themselves" in said
+    fenced = ("--reason", "site down", "--fenced", "no power", "--yes")
+    _, said = ran(console, space, "declare-dead", "unbj", *fenced, code=1)
+    assert "is connected and will drain" in said
+    planned, _ = ran(console, space, "emergency", "--back", "--reason", "it is back", "--yes")
+    assert planned["mode"] == "planned"
+    _, said = ran(console, space, "declare-dead", "unbj", *fenced, code=1)
+    assert "Switch it first" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("start", *RULE, "--batches", "1,x", "--yes"), 2, "write them as 1,10,50"),
+        (("start", *RULE, "--gate", "reconnect", "--yes"), 2, "not of the form NAME=LIMIT"),
+        (("start", *RULE, "--batches", "50,10", "--yes"), 1, "each is larger than the one before"),
+        (("start", *RULE, "--sessions-per-s", "5", "--yes", *SKIPS), 1, "could measure how many handshakes"),
+        (("emergency",), 2, "--reason"),
+        (("resume", "--reason", "x"), 1, "No cutover of namespace"),
+    ],
+)
+def test_bad_calls_get_a_sentence_and_their_exit_code(
+    console: LiveConsole, space: str, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    _, said = ran(console, space, *arguments, code=code)
+    assert words in said
+
+
+def test_what_is_written_is_read() -> None:
+    assert parse_batches("1, 10,12.5") == [1, 10, 12.5]
+    assert parse_gate("reconnect=0.9, refused=none,stragglers=20") == {
+        "reconnect": 0.9,
+        "refused": None,
+        "stragglers": 20,
+    }
+    with pytest.raises(click.BadParameter):
+        parse_gate("reconnect=much")
