@@ -9,7 +9,6 @@ import bisect
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 from tests.chaos import evidence as evidence_of
@@ -336,15 +335,21 @@ def _measure_freezes(evidence: Evidence, verdict: Verdict) -> None:
         if it["retry_s"] <= IMPATIENT_S and not it["life_s"]
     }
     calm = {ask.number for ask in _calm(evidence)}
-    seen: dict[tuple[int, int], float] = {}
-    for client, sessions in evidence.client_sessions().items():
-        if client not in impatient:
+    last: dict[tuple[int, int], float] = {}
+    opened: dict[int, list[float]] = defaultdict(list)
+    for session in evidence.sessions.values():
+        opened[session.router_id].append(session.opened)
+        if session.client not in impatient:
             continue
-        for session, following in pairwise(sessions):
-            ask = _ask_that_closes(evidence, session) if session.by == "peer" else None
-            if ask is not None and following.welcomed < END:
-                key = ask.number, session.router_id
-                seen[key] = min(seen.get(key, END), following.opened - session.closed)
+        ask = _ask_that_closes(evidence, session) if session.by == "peer" else None
+        if ask is not None:
+            key = ask.number, session.router_id
+            last[key] = max(last.get(key, 0.0), session.closed)
+    seen = {}
+    for key, closed in last.items():
+        later = [at for at in opened[key[1]] if at > closed]
+        if later:
+            seen[key] = min(later) - closed
     verdict.frozen_seen_s = list(seen.values())
     verdict.frozen_calm_s = [value for (number, _), value in seen.items() if number in calm]
     verdict.frozen_behind_s = list(_behind(evidence, seen))
