@@ -57,3 +57,7 @@ def test_however_many_drive_each_step_is_published_once(outcome: dict[str, Any])
 def test_versions_and_epochs_have_no_gap(outcome: dict[str, Any]) -> None:
     assert [version for version, _, _ in outcome["rows"]] == list(range(1, 2 + 4 * ROUNDS))
     assert [epoch for _, epoch, _ in outcome["rows"]] == list(range(1 + 4 * ROUNDS))
+
+
+def test_nothing_is_approved_that_the_approver_has_not_seen(outcome: dict[str, Any]) -> None:
+    assert outcome["unseen"] == []
