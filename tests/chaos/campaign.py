@@ -354,6 +354,7 @@ def run(options: Options, directory: Path, say: Any = print) -> int:
     "--away-s", default=60.0, show_default=True, envvar="AWAY_S", help="Longest time without database."
 )
 @click.option("--minutes", default=0.0, envvar="MINUTES", help="Begin no cutover after so long.")
+@click.option("--with-parent", is_flag=True, help="Stop, too, when the process that started this one ends.")
 @click.option(
     "--directory", type=click.Path(path_type=Path), default=None, help="Kept; default: a temporary one."
 )
