@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from cutover.models import Cutover
+from cutover.safety import approval
 from domains import services as domains
 from units import alarms, stopped
 from units.current import current_namespace
@@ -53,6 +54,8 @@ def banners_for(request: HttpRequest) -> list[Banner]:
         found += [*_stopped(namespace), *_alarms(namespace)]
     if user.has_perm("cutover.view_cutover"):
         found += _running(namespace, here)
+    if user.has_perm(approval.PERMISSION):
+        found += _to_approve(namespace, user.get_username(), here)
     if user.has_perm("domains.view_domain"):
         found += _unpublished(namespace, user.has_perm("units.publish"), here)
     if user.has_perm("units.view_edgenode"):
@@ -100,6 +103,24 @@ def _running(namespace: Namespace, here: str) -> Iterator[Banner]:
             _("Cutover #%(number)d is running.") % {"number": cutover.number},
             link,
             _("Watch it"),
+        )
+
+
+def _to_approve(namespace: Namespace, username: str, here: str) -> Iterator[Banner]:
+    """Drafts of others that wait for the user's approval."""
+    for cutover in approval.waiting(namespace):
+        if approval.requester(cutover) == username or here.startswith(
+            reverse("cutover:cutover", args=[cutover.pk])
+        ):
+            continue
+        yield Banner(
+            "info",
+            "approval",
+            _("%(who)s asks for it: look at what would move, then approve it or not.")
+            % {"who": approval.requester(cutover)},
+            _("Cutover #%(number)d waits for an approval.") % {"number": cutover.number},
+            reverse("cutover:preview", args=[cutover.pk]),
+            _("Look at it"),
         )
 
 

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import Group, User
 from django.db import IntegrityError, transaction
+from django.test import Client
+from django.urls import reverse
 
 from cutover import emergency, services
 from cutover.errors import Refused
@@ -209,3 +211,22 @@ def test_a_draft_without_a_preview_cannot_be_approved_and_an_approved_one_not_tw
 
 def test_a_cutover_of_a_namespace_without_approvals_says_so(scene: Scene) -> None:
     assert services.status(make_started(scene))["approval"]["state"] == "not_needed"
+
+
+def test_who_may_approve_is_told_on_every_page_and_the_requester_is_not(cutover: Cutover, ann: User) -> None:
+    def banners(name: str) -> str:
+        user, _created = User.objects.get_or_create(username=name)
+        user.groups.add(Group.objects.get(name=OPERATOR))
+        User.objects.filter(pk=user.pk).update(is_staff=True)
+        client = Client()
+        client.force_login(User.objects.get(pk=user.pk))
+        address = reverse("banners")
+        return client.get(address, {"namespace": cutover.namespace.name}).content.decode()
+
+    said = f"Cutover #{cutover.number} waits for an approval."
+    assert said not in banners("ann")
+    services.request_approval(cutover, "op")
+    assert said in banners("ann")
+    assert said not in banners("op")
+    services.approve(cutover, "ann")
+    assert said not in banners("ann")
