@@ -218,6 +218,9 @@ def _closings(evidence: Evidence, verdict: Verdict) -> Iterator[Violation]:
         if session.by == "self" or session.left < session.closed or session.closed >= evidence.over:
             verdict.closed["by the client" if session.closed < END else "not"] += 1
             continue
+        if any(_ends(trouble, session) for trouble in evidence.troubles):
+            verdict.closed["fault"] += 1  # whatever code it was closed with: a worker that has lost its agent
+            continue
         ask = _ask_that_closes(evidence, session)
         if ask is not None:
             verdict.closed["moved"] += 1
@@ -233,8 +236,6 @@ def _closings(evidence: Evidence, verdict: Verdict) -> Iterator[Violation]:
                     session.closed,
                     f"client {session.client} was closed {times[key]} times by cutover {ask.number}{where}",
                 )
-        elif any(_ends(trouble, session) for trouble in evidence.troubles):
-            verdict.closed["fault"] += 1
         else:
             verdict.closed["wrongly"] += 1
             verdict.wrongly_closed += 1

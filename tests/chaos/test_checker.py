@@ -177,6 +177,16 @@ def test_a_killed_edge_may_lose_its_sessions_and_no_other_edge(told: Told) -> No
     assert told.rules() == ["I4"]
 
 
+def test_an_edge_that_a_fault_ended_may_close_again_what_came_back(told: Told) -> None:
+    told.fault(PORTS[BRANCH], at=10.1, healed=10.3)
+    told.cutover()
+    client = told.client(MOVED, retry_s=0.01)
+    told.session(client, BRANCH, 1.0, 10.12)
+    told.session(client, BRANCH, 10.4, 10.5)
+    told.session(client, CENTER, 10.9, None)
+    assert told.verdict().violations == []
+
+
 def test_a_client_that_comes_back_too_soon_may_be_closed_at_another_edge_again(told: Told) -> None:
     told.cutover()
     client = told.client(MOVED, retry_s=0.01)
