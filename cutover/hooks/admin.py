@@ -45,6 +45,8 @@ class HookForm(InNamespaceForm):
         typed = str(self.cleaned_data["secret"])
         if not typed and self._stored is not None:
             return self._stored.secret
+        if not typed:
+            raise forms.ValidationError(gettext("Give a secret that the receiver knows, too."))
         return typed
 
     def _post_clean(self) -> None:
