@@ -9,6 +9,7 @@ class CutoverConfig(AppConfig):
     def ready(self) -> None:
         """Nodes' words reach the running cutover, and what it uses is known to the apps below."""
         from cutover import adopting, alarms, driving, holds, uses
+        from cutover.checks import second_look
         from cutover.hooks import holding
         from cutover.metrics import Cutovers
         from cutover.pacing import holders
@@ -25,7 +26,7 @@ class CutoverConfig(AppConfig):
         register_use_check(uses.sentence_against)
         metrics.register(Cutovers())
         # The hooks come last: they are called when nothing else holds the step.
-        for holder in (holders.health, holders.baking, holders.pace, holding.awaited):
+        for holder in (holders.health, holders.baking, holders.pace, second_look.looked, holding.awaited):
             holds.register(holder)
         for kind in alarms.KINDS:
             register_sayer(kind, alarms.said)

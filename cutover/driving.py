@@ -18,6 +18,7 @@ from django.utils import timezone
 from cutover import alarms, checking, plans, progress, steps
 from cutover.hooks import calling
 from cutover.models import Cutover
+from cutover.practice import running as practising
 from msha.steering.errors import MshaError
 
 #: Statuses come every second from every node; between them a cutover is not looked at more often than this.
@@ -53,6 +54,7 @@ def look_at_everything() -> int:
     alarms.settle_undone()
     checking.take_over()
     calling.take_over()
+    practising.take_over()
     return running
 
 

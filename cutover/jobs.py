@@ -33,6 +33,22 @@ def start(cutover_id: int) -> None:
     _hand_over(tasks.start, (cutover_id,), partial(steps.advance, cutover_id))
 
 
+def second_look(cutover_id: int, epoch: int) -> None:
+    """The checks are being made once more."""
+    from cutover import tasks
+    from cutover.checks import second_look as look
+
+    _hand_over(tasks.second_look, (cutover_id, epoch), partial(look.make, cutover_id, epoch))
+
+
+def practise(practice_id: int) -> None:
+    """The practice run is being made."""
+    from cutover import tasks
+    from cutover.practice import running
+
+    _hand_over(tasks.practise, (practice_id,), partial(running.make, practice_id))
+
+
 def disconnect(cutover_id: int) -> None:
     """The disconnect is accompanied: FREEZE as soon as it may follow, and the curve of its progress."""
     from cutover import tasks

@@ -219,6 +219,10 @@ def held(facts: dict[str, Any]) -> str:
             return pace.held(facts)
         case "hook":
             return hooks.held(facts)
+        case "checks":
+            from cutover.checks import second_look  # it runs checks, which say sentences of their own
+
+            return second_look.said(facts)
         case _:
             return str(facts["kind"])
 
@@ -269,6 +273,10 @@ def event(row: CutoverEvent) -> str:
                 "check": known.title if known else data["title"],
                 "reason": data["reason"],
             }
+        case "looked":
+            from cutover.checks import second_look
+
+            return second_look.said(data) if data["failed"] else str(second_look.PASSED)
         case "started":
             return gettext("Started by %(by)s") % by
         case "paused":

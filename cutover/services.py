@@ -12,6 +12,7 @@ from cutover.errors import InvalidChange, Refused, StalePreview
 from cutover.hooks.acts import skip_hook
 from cutover.kinds import Shift, ToZero
 from cutover.pacing.asked import set_pacing
+from cutover.practice.running import practise
 from cutover.previews import MoveRow, Preview, UnitRow, command, preview, stored_preview
 from cutover.report import report
 from cutover.safety.approval import approve, request_approval, unapprove, withdraw_approval
@@ -41,6 +42,7 @@ __all__ = [
     "open_draft",
     "override",
     "pause",
+    "practise",
     "preview",
     "report",
     "request_approval",

@@ -10,8 +10,10 @@ import structlog
 from celery import shared_task
 
 from cutover import checking, driving, jobs, steps
+from cutover.checks import second_look as look
 from cutover.hooks import calling
 from cutover.models import Cutover
+from cutover.practice import running
 
 #: A task accompanies a cutover for so long, then hands over to the next.
 ACCOMPANY_S = 8.0
@@ -34,6 +36,18 @@ def run_prechecks(cutover_id: int, keys: list[str] | None = None) -> None:
 def start(cutover_id: int) -> None:
     """PREPARE is published, or the cutover has ended because its preview is stale."""
     steps.advance(cutover_id)
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True)
+def second_look(cutover_id: int, epoch: int) -> None:
+    """The checks were made once more for the batch that begins after this epoch."""
+    look.make(cutover_id, epoch)
+
+
+@shared_task(acks_late=True, reject_on_worker_lost=True)
+def practise(practice_id: int) -> None:
+    """The practice run has its findings."""
+    running.make(practice_id)
 
 
 @shared_task(acks_late=True, reject_on_worker_lost=True)

@@ -21,6 +21,7 @@ from ninja.security import HttpBearer
 import cutover.api
 import cutover.hooks.api
 import cutover.pacing.api
+import cutover.practice.api
 import cutover.safety.api
 import domains.api
 import units.api
@@ -63,6 +64,7 @@ for router in (
     cutover.hooks.api.router,
     cutover.pacing.api.router,
     cutover.safety.api.router,
+    cutover.practice.api.router,
 ):
     api.add_router("/v1", router)
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import click
 
-from msha.cli_report import report_text
 from msha.cli_emergency import COMMANDS as EMERGENCY_COMMANDS
 from msha.cli_emergency import switch
 from msha.cli_kinds import shift_option, to_zero_option
 from msha.cli_pacing import pacing_of, pacing_options
+from msha.cli_practice import practice_text
+from msha.cli_report import report_text
 from msha.remote import Call, Refusal, common_options, confirm, say, table
 from msha.steering.errors import InvalidRule
 from msha.steering.rule_text import parse_exact, parse_ranges
@@ -23,6 +24,8 @@ from msha.steering.rule_text import parse_exact, parse_ranges
 POLL_S = 0.2
 #: Checks ask nodes with a deadline of a few seconds; longer means that nobody runs them.
 CHECKS_WITHIN_S = 60.0
+#: A practice run asks nodes several times, and calls every hook.
+PRACTISED_WITHIN_S = 150.0
 #: Clients come back within their own retry time; the figures settle within seconds of the end.
 SETTLES_WITHIN_S = 5.0
 
@@ -165,6 +168,25 @@ def report(call: Call, number: str | None) -> None:
     """Show who did what when in a cutover, by default the latest; -o json is everything, to keep."""
     found = dict(call.console.get(_path(call, number or "latest", "report")))
     call.show(found, lambda: report_text(found))
+
+
+@cutover.command("practise")
+@_number
+@common_options
+def practise(call: Call, number: str | None) -> None:
+    """Rehearse a cutover that has a preview, by default the latest: checks, hooks, drain; nobody is moved.
+
+    The exit code is 1 when something would have stopped the cutover.
+    """
+    target = _get(call, number or "latest")["number"]
+    practice = call.console.post(_path(call, target, "practice"))
+    deadline = time.monotonic() + PRACTISED_WITHIN_S
+    while practice["state"] == "running" and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        practice = call.console.get(_path(call, target, "practice"))[0]
+    call.show(practice, lambda: practice_text(practice))
+    if practice["state"] != "done":
+        raise SystemExit(1)
 
 
 @cutover.command("rollback")

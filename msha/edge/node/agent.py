@@ -369,6 +369,8 @@ class Agent(EdgeProcess):
             result = await self._count(request)
         elif request.kind == "send":
             result = await self._send(request)
+        elif request.kind == "rehearse":
+            result = await self._rehearse(request)
         else:
             async with self._probing:
                 result = await probes.run(request, (self.host, self.port), f"{software()} probe")
@@ -387,6 +389,23 @@ class Agent(EdgeProcess):
         if counts is None:
             return {"ok": False, "ms": ms, "error": "Not every worker counted its sessions in time."}
         return {"ok": True, "ms": ms, "counts": counts}
+
+    async def _rehearse(self, request: ProbeRequest) -> probes.Result:
+        """What a FREEZE would take here: disk, reading a snapshot, finding the sessions; none is closed."""
+        stored = self.directory.stored
+        if stored is None:
+            return {"ok": False, "ms": 0, "error": "This node has no snapshot yet."}
+        started = time.perf_counter()
+        try:
+            disk_ms = await asyncio.to_thread(self.directory.rehearse)
+        except OSError as error:
+            return {"ok": False, "ms": 0, "error": f"The disk refused: {error.strerror}."}
+        began = time.perf_counter()
+        await asyncio.to_thread(load, stored.body)
+        read_ms = round((time.perf_counter() - began) * 1000, 1)
+        counted = await self._count(request)
+        ms = round((time.perf_counter() - started) * 1000, 1)
+        return {**counted, "ms": ms, "disk_ms": disk_ms, "read_ms": read_ms}
 
     async def _send(self, request: ProbeRequest) -> probes.Result:
         """A text is on its way to sessions; nothing is waited for before the workers are told (order)."""
