@@ -6,7 +6,7 @@ STRICT := msha units domains cutover
 # Somebody who watches sees pip's progress; a log gets its errors alone. Used within a recipe's shell.
 PIP_INSTALL = quiet=-qq; test ! -t 1 || quiet=; $(BIN)/python -m pip install --disable-pip-version-check $$quiet
 
-.PHONY: help setup demo demo-reset test lint fmt fuzz fuzz-guided bench chaos replay coverage node-modules messages
+.PHONY: help setup demo demo-reset test lint fmt fuzz fuzz-guided bench chaos replay machine coverage node-modules messages
 
 help:
 	@echo 'make setup       prepare .venv'
@@ -20,6 +20,7 @@ help:
 	@echo 'make bench       how the edge compares with nginx and HAProxy; takes some minutes'
 	@echo 'make chaos       200 cutovers under load while processes are killed, stopped and cut off; 25 minutes'
 	@echo 'make replay      one cutover under 2,000 live sessions, each of them watched'
+	@echo 'make machine     ever new histories of a cutover on the real rows; EXAMPLES=200 says how many'
 	@echo 'make coverage    the tests, with branch coverage'
 	@echo 'make messages    bring the Chinese catalogue in step with the sources'
 
@@ -112,6 +113,12 @@ chaos: .venv/.dev-stamp
 # CLIENTS=300 is a smaller one.
 replay: .venv/.dev-stamp
 	@exec $(BIN)/python -m tests.chaos.replay --with-parent
+
+# Ever other things that nodes, operators, jobs and clocks do to a cutover's rows. EXAMPLES says how many.
+machine: .venv/.dev-stamp
+	@dir=$$(mktemp -d); MACHINE_SEED=random MACHINE_EXAMPLES=$(or $(EXAMPLES),200) MSHA_DEBUG=1 MSHA_LOG_LEVEL=ERROR \
+	  REDIS_URL= MSHA_DATABASE_URL=sqlite:///$$dir/machine.sqlite3 $(BIN)/python -m tests.cutover.machine; \
+	  code=$$?; rm -rf $$dir; exit $$code
 
 # Branch coverage of what runs in the test process; the programs that integration tests start are not counted.
 coverage: .venv/.dev-stamp node-modules
