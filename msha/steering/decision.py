@@ -120,7 +120,8 @@ def decide(snapshot: Snapshot, unit: str, request: Request, in_sync: bool = True
     Args:
         in_sync: whether the worker knows that the snapshot is current (PROTOCOL 1).
     """
-    entry = snapshot.hosts.get(request.host) or snapshot.hosts.get(host_key(request.host))
+    known = snapshot.hosts.compiled
+    entry = known.get(request.host) or known.get(name := host_key(request.host)) or snapshot.hosts.get(name)
     if entry is None:
         return Refuse(Reason.UNKNOWN_HOST, 421, "This edge does not answer for the requested host.")
     domain, by_unit = entry

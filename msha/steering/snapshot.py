@@ -9,7 +9,7 @@ import hashlib
 import ipaddress
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -112,6 +112,52 @@ class DomainEntry:
         return None
 
 
+class Hosts(Mapping[str, tuple[DomainEntry, str | None]]):
+    """Every host name that is answered for, with its domain and, for a unit sub-domain, the unit.
+
+    A domain is compiled when it is asked for: there may be thousands, and while a worker compiles it serves
+    nobody.
+
+    Attributes:
+        compiled: what was asked for so far.
+    """
+
+    __slots__ = ("_codes", "_domains", "compiled")
+
+    def __init__(self, config: Document) -> None:
+        self._codes = [unit["code"] for unit in config["units"]]
+        self._domains: dict[str, Document] = {domain["name"]: domain for domain in config.get("domains", ())}
+        self.compiled: dict[str, tuple[DomainEntry, str | None]] = {}
+
+    def __getitem__(self, host: str) -> tuple[DomainEntry, str | None]:
+        found = self.compiled.get(host)
+        if found is None:
+            domain, unit = self._domains.get(host), None
+            if domain is None:
+                unit, _, name = host.partition(".")
+                if unit not in self._codes:
+                    raise KeyError(host)
+                domain = self._domains[name]
+            found = self.compiled[host] = (self._entry(domain), unit)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        for name in self._domains:
+            yield name
+            yield from (f"{code}.{name}" for code in self._codes)
+
+    def __len__(self) -> int:
+        return len(self._domains) * (1 + len(self._codes))
+
+    def _entry(self, domain: Document) -> DomainEntry:
+        """The same one for all host names of the domain."""
+        name = domain["name"]
+        for host in (name, *(f"{code}.{name}" for code in self._codes)):
+            if host in self.compiled:
+                return self.compiled[host][0]
+        return _compiled_domain(domain, self._codes)
+
+
 @dataclass(frozen=True, slots=True)
 class RunningCutover:
     """What a rule part says of the cutover that runs under it."""
@@ -137,14 +183,14 @@ class RunningCutover:
             return unit == move.losing or (self.both and unit == move.gaining)
         return unit == move.losing and move.losing != move.gaining
 
+    def frozen_ranges(self, unit: str) -> list[tuple[int, int]]:
+        """All ids that are frozen there, as ``(start, end)``: half-open, ascending and disjoint."""
+        return [(move.start, move.end) for move in self.moved.ranges if self.frozen_in(unit, move.start)]
+
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A verified snapshot, compiled for decisions.
-
-    Attributes:
-        hosts: every host name that is answered for, with its domain and, for a unit sub-domain, the unit.
-    """
+    """A verified snapshot, compiled for decisions."""
 
     namespace_id: str
     namespace: str
@@ -156,7 +202,7 @@ class Snapshot:
     center: str
     default_unit_type: str
     unit_types: Mapping[str, UnitTypeRule]
-    hosts: Mapping[str, tuple[DomainEntry, str | None]]
+    hosts: Hosts
     cutover: RunningCutover | None
 
     def frozen(self, unit: str, unit_type: str, router_id: int) -> bool:
@@ -170,6 +216,27 @@ class Snapshot:
         if rule is None or not rule.table.key_space.contains(router_id):
             return False
         return rule.table.owner(router_id) == unit and not self.frozen(unit, unit_type, router_id)
+
+    def served(self, unit: str, unit_type: str) -> list[tuple[int, int]]:
+        """The ids that :meth:`serves` says of, as ``(start, end)``: half-open, ascending and disjoint."""
+        rule = self.unit_types.get(unit_type)
+        if rule is None:
+            return []
+        running = self.cutover
+        frozen = running.frozen_ranges(unit) if running and running.unit_type == unit_type else []
+        left = []
+        for first, end, owner in rule.table.segments():
+            if owner != unit:
+                continue
+            start = first
+            for cut_start, cut_end in frozen:
+                if start < cut_end and cut_start < end:
+                    if start < cut_start:
+                        left.append((start, cut_start))
+                    start = cut_end
+            if start < end:
+                left.append((start, end))
+        return left
 
     def gained(self, unit: str, unit_type: str, router_id: int) -> bool:
         """Whether the id came to this unit by the cutover that is running now."""
@@ -217,6 +284,30 @@ def load(body: bytes, expected_digest: str | None = None) -> Snapshot:
     Raises:
         InvalidSnapshot: the digest differs, or the document is not one an edge may obey.
     """
+    document, digest = _document(body, expected_digest)
+    if canonical(document) != body:
+        raise InvalidSnapshot("document", "is not in canonical form")
+    check_config(_object(document.get("config"), "config"))
+    return _compiled(document, digest)
+
+
+def load_checked(body: bytes, digest: str) -> Snapshot:
+    """The same of a body that :func:`load` has accepted before, in this process or another one.
+
+    Its digest and its rule part are verified again, which costs nothing. What takes time with thousands of
+    domains is not: their form, and that the body is canonical.
+
+    Raises:
+        InvalidSnapshot: the digest differs, or it never was accepted.
+    """
+    document, digest = _document(body, digest)
+    try:
+        return _compiled(document, digest)
+    except (LookupError, TypeError, AttributeError, StopIteration) as error:
+        raise InvalidSnapshot("document", f"was never checked ({error!r})") from error
+
+
+def _document(body: bytes, expected_digest: str | None) -> tuple[Document, str]:
     digest = digest_of(body)
     if expected_digest is not None and digest != expected_digest:
         raise InvalidSnapshot("digest", f"is {digest[:12]}…, not the expected {expected_digest[:12]}…")
@@ -227,23 +318,24 @@ def load(body: bytes, expected_digest: str | None = None) -> Snapshot:
     top = _object(document, "document")
     if top.get("schema") != SCHEMA:
         raise InvalidSnapshot("schema", f"is {top.get('schema')!r}; this program understands {SCHEMA}")
-    if canonical(document) != body:
-        raise InvalidSnapshot("document", "is not in canonical form")
-    config, rule = _object(top.get("config"), "config"), _object(top.get("rule"), "rule")
-    center = check_config(config)
+    return top, digest
+
+
+def _compiled(document: Document, digest: str) -> Snapshot:
+    config, rule = document["config"], _object(document.get("rule"), "rule")
     compiled = check_rule(rule, [unit["code"] for unit in config["units"]])
     return Snapshot(
-        namespace_id=_text(top.get("namespace_id"), "namespace_id"),
-        namespace=_text(top.get("namespace"), "namespace"),
-        version=_integer(top.get("version"), "version", 1),
+        namespace_id=_text(document.get("namespace_id"), "namespace_id"),
+        namespace=_text(document.get("namespace"), "namespace"),
+        version=_integer(document.get("version"), "version", 1),
         digest=digest,
         epoch=rule["epoch"],
         document=document,
         units=tuple(unit["code"] for unit in config["units"]),
-        center=center,
+        center=next(unit["code"] for unit in config["units"] if unit.get("center") is True),
         default_unit_type=rule["default_unit_type"],
         unit_types=compiled,
-        hosts=_hosts(config),
+        hosts=Hosts(config),
         cutover=_running(rule),
     )
 
@@ -495,35 +587,29 @@ def _running(rule: Document) -> RunningCutover | None:
     )
 
 
-def _hosts(config: Document) -> dict[str, tuple[DomainEntry, str | None]]:
-    codes = [unit["code"] for unit in config["units"]]
-    hosts: dict[str, tuple[DomainEntry, str | None]] = {}
-    for domain in config.get("domains", []):
-        uris = sorted(domain.get("uris", []), key=lambda uri: -len(uri["path"]))
-        routes = {
-            code: tuple(
-                Route(
-                    domain["name"],
-                    uri["path"],
-                    tuple(uri.get("back_sources", {}).get(code, ())),
-                    uri["balance"],
-                )
-                for uri in uris
+def _compiled_domain(domain: Document, codes: Sequence[str]) -> DomainEntry:
+    uris = sorted(domain.get("uris", []), key=lambda uri: -len(uri["path"]))
+    routes = {
+        code: tuple(
+            Route(
+                domain["name"],
+                uri["path"],
+                tuple(uri.get("back_sources", {}).get(code, ())),
+                uri["balance"],
             )
-            for code in codes
-        }
-        ports = domain.get("ports", {})
-        entry = DomainEntry(
-            domain["name"],
-            domain["redirect_scheme"],
-            ports,
-            _authorities(domain["name"], codes, ports, DEFAULT_PORT),
-            _authorities(domain["name"], codes, domain.get("tls_ports", {}), DEFAULT_TLS_PORT),
-            routes,
+            for uri in uris
         )
-        hosts[domain["name"]] = (entry, None)
-        hosts.update({f"{code}.{domain['name']}": (entry, code) for code in codes})
-    return hosts
+        for code in codes
+    }
+    ports = domain.get("ports", {})
+    return DomainEntry(
+        domain["name"],
+        domain["redirect_scheme"],
+        ports,
+        _authorities(domain["name"], codes, ports, DEFAULT_PORT),
+        _authorities(domain["name"], codes, domain.get("tls_ports", {}), DEFAULT_TLS_PORT),
+        routes,
+    )
 
 
 def _authorities(name: str, codes: Sequence[str], ports: Mapping[str, int], default: int) -> dict[str, str]:

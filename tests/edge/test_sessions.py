@@ -85,3 +85,16 @@ def test_an_error_with_one_session_costs_no_other_its_close(peers: list[Peers]) 
         if number in (3, 99):
             assert server.recv(100) == b""
     sessions.reactor.close_down()
+
+
+def test_the_sessions_outside_of_what_is_served_are_found(peers: list[Peers]) -> None:
+    sessions = open_sessions(12, peers)
+    by_id = {tunnel.router_id: tunnel for tunnel in sessions}
+    untagged = by_id[11]
+    sessions.remove(untagged)
+    untagged.router_id = None
+    sessions.add(untagged)
+    found = sessions.outside(lambda unit_type: [(1, 4), (4, 6), (8, 9)] if unit_type == "u" else [])
+    assert sorted(tunnel.router_id or 0 for tunnel in found) == [0, 6, 7, 9, 10]
+    assert len(sessions.outside(lambda unit_type: [])) == 11
+    sessions.reactor.close_down()

@@ -2,8 +2,10 @@
 
 import copy
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import pairwise, product
 from typing import Any
 
 import pytest
@@ -12,8 +14,25 @@ from hypothesis import strategies as st
 
 from msha.steering.errors import InvalidSnapshot
 from msha.steering.phases import Phase
-from msha.steering.snapshot import build, canonical, check_server, digest_of, load
-from tests.steering.builders import NAMESPACE_ID, make_config, make_domain, make_rule, make_snapshot, publish
+from msha.steering.snapshot import (
+    Published,
+    Snapshot,
+    build,
+    canonical,
+    check_server,
+    digest_of,
+    load,
+    load_checked,
+)
+from tests.steering.builders import (
+    NAMESPACE_ID,
+    make_config,
+    make_domain,
+    make_rule,
+    make_snapshot,
+    make_unit_type,
+    publish,
+)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -48,6 +67,56 @@ def test_a_torn_or_changed_body_is_refused() -> None:
             load(body, published.digest)
         with pytest.raises(InvalidSnapshot):
             load(body + b" ")
+
+
+def many_domains(count: int) -> Published:
+    domains = [make_domain(f"ws{number}.msha.tech", ports={"center": 8101}) for number in range(count)]
+    return publish(make_config(*domains))
+
+
+def test_what_was_checked_before_loads_to_the_same_snapshot() -> None:
+    published = many_domains(3)
+    again = load_checked(published.body, published.digest)
+    assert again == load(published.body)
+    assert again != load(many_domains(2).body)
+    with pytest.raises(InvalidSnapshot, match="digest"):
+        load_checked(published.body.replace(b"5997", b"5990"), published.digest)
+
+
+def test_a_domain_is_compiled_when_it_is_asked_for_and_once() -> None:
+    snapshot = load(many_domains(3).body)
+    assert not snapshot.hosts.compiled
+    by_unit = snapshot.hosts["unbj.ws1.msha.tech"]
+    assert by_unit[1] == "unbj"
+    assert snapshot.hosts["ws1.msha.tech"] == (by_unit[0], None)
+    assert snapshot.hosts["ws1.msha.tech"][0] is by_unit[0]
+    assert set(snapshot.hosts.compiled) == {"unbj.ws1.msha.tech", "ws1.msha.tech"}
+    for stranger in (
+        "ws9.msha.tech",
+        "other.ws1.msha.tech",
+        "center.unbj.ws1.msha.tech",
+        "unbj",
+        "unbj.",
+        "",
+    ):
+        assert snapshot.hosts.get(stranger) is None
+    assert len(snapshot.hosts) == len(list(snapshot.hosts)) == 9
+    assert all(snapshot.hosts[host][0].name in host for host in snapshot.hosts)
+
+
+def test_with_many_domains_a_worker_is_kept_for_a_fraction_of_the_time_that_a_check_takes() -> None:
+    published = many_domains(400)
+
+    def best(act: Callable[[], object]) -> float:
+        times = []
+        for _ in range(7):
+            began = time.process_time()
+            act()
+            times.append(time.process_time() - began)
+        return min(times)
+
+    checked = best(lambda: load_checked(published.body, published.digest))
+    assert checked < best(lambda: load(published.body, published.digest)) / 2
 
 
 def test_a_body_that_is_not_canonical_is_refused() -> None:
@@ -213,10 +282,53 @@ def test_nothing_in_any_place_makes_the_check_stumble(value: Any) -> None:
     for place in places(WHOLE):
         document = copy.deepcopy(WHOLE)
         setting(place, value)(document)
+        body = canonical(document)
         with suppress(InvalidSnapshot):
-            load(canonical(document))
+            load(body)
+        with suppress(InvalidSnapshot):
+            load_checked(body, digest_of(body))
 
 
 def test_a_document_without_bottom_is_refused() -> None:
     with pytest.raises(InvalidSnapshot, match="not JSON"):
         load(b"[" * 100_000)
+
+
+@st.composite
+def frozen_rules(draw: st.DrawFn) -> Snapshot:
+    """Rules over 30 ids, some of them exact, with a cutover in any phase."""
+    owners = draw(st.lists(st.sampled_from(["center", "unbj"]), min_size=30, max_size=30))
+    ranges: dict[str, list[str]] = {}
+    for number, unit in enumerate(owners):
+        ranges.setdefault(unit, []).append(f"{number}~{number}")
+    exact = draw(st.dictionaries(st.integers(0, 29), st.sampled_from(["center", "unbj"]), max_size=4))
+    by_unit: dict[str, list[int]] = {}
+    for number, unit in exact.items():
+        by_unit.setdefault(unit, []).append(number)
+    cuts = sorted(draw(st.sets(st.integers(0, 29), max_size=8)))
+    units = st.sampled_from(["center", "unbj"])
+    moved = [
+        [first, last, draw(units), draw(units)] for first, last in zip(cuts[::2], cuts[1::2], strict=False)
+    ]
+    cutover = {
+        "id": "c",
+        "unit_type": draw(st.sampled_from(["unit_type", "other"])),
+        "phase": draw(st.sampled_from(["prepare", "freeze", "activate"])),
+        "both": draw(st.booleans()),
+        "moved": moved,
+    }
+    types = [make_unit_type(ranges, by_unit), make_unit_type(name="other", ranges={"center": ["0~29"]})]
+    rule = make_rule(
+        *types, key_space={"min": 0, "max": 29}, cutover=cutover if moved and draw(st.booleans()) else None
+    )
+    return make_snapshot(rule=rule)
+
+
+@given(frozen_rules())
+def test_what_is_served_in_ranges_is_what_is_served_one_by_one(snapshot: Snapshot) -> None:
+    for unit, unit_type in product(("center", "unbj"), ("unit_type", "other", "unknown")):
+        served = snapshot.served(unit, unit_type)
+        assert all(start < end for start, end in served)
+        assert all(before[1] <= after[0] for before, after in pairwise(served))
+        ids = {number for start, end in served for number in range(start, end)}
+        assert ids == {number for number in range(-1, 32) if snapshot.serves(unit, unit_type, number)}

@@ -46,11 +46,7 @@ class CutoverProgress:
             self._unit_type = running.unit_type
             if running.moved not in self._moved:
                 self._moved.append(running.moved)
-
-        def lost(unit_type: str, router_id: int | None) -> bool:
-            return router_id is not None and not snapshot.serves(self._unit, unit_type, router_id)
-
-        unwanted = sessions.select(lost)
+        unwanted = sessions.outside(lambda unit_type: snapshot.served(self._unit, unit_type))
         self.remaining.update(unwanted)
         return unwanted
 
