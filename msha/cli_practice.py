@@ -27,7 +27,7 @@ def _lines(practice: Practice) -> Iterator[str]:
             [node["node"], node["unit"], _of(node, "sessions"), _of(node, "ms"), node.get("error", "")]
             for node in nodes
         ]
-        yield table(["LOSING NODE", "UNIT", "SESSIONS", "FREEZE MS", "PROBLEM"], rows)
+        yield table(rows, ["LOSING NODE", "UNIT", "SESSIONS", "FREEZE MS", "PROBLEM"])
     if practice["recovery"]:
         rows = [
             [
@@ -39,7 +39,7 @@ def _lines(practice: Practice) -> Iterator[str]:
             ]
             for unit in practice["recovery"]
         ]
-        yield table(["GAINING UNIT", "SESSIONS", "HANDSHAKE MS", "ACCEPTS/S", "ALL BACK S"], rows)
+        yield table(rows, ["GAINING UNIT", "SESSIONS", "HANDSHAKE MS", "ACCEPTS/S", "ALL BACK S"])
 
 
 def _of(row: dict[str, Any], name: str) -> str:
