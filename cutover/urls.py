@@ -3,6 +3,7 @@ from django.urls import include, path
 from cutover.pages.adjust import Adjust, New
 from cutover.pages.base import Current
 from cutover.pages.confirm import Confirm
+from cutover.pages.emergency import DeclareUnitDead
 from cutover.pages.lists import History, Start
 from cutover.pages.notices import Banners
 from cutover.pages.overview import Overview, OverviewFigures
@@ -27,6 +28,7 @@ cutover_patterns = [
     path("<int:pk>/progress/", Progress.as_view(), name="progress"),
     path("<int:pk>/report/", Report.as_view(), name="report"),
     path("<int:pk>/report.json", ReportFile.as_view(), name="report-file"),
+    path("<int:pk>/declare-dead/<str:unit>/", DeclareUnitDead.as_view(), name="declare-dead"),
     path("<int:pk>/status/", Status.as_view(), name="status"),
 ]
 

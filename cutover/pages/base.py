@@ -29,11 +29,12 @@ from units.pages import ConsolePage
 REFUSED = 409
 UNUSABLE = 422
 
-ADD, CHANGE, START, SKIP = (
+ADD, CHANGE, START, SKIP, EMERGENCY = (
     "cutover.add_cutover",
     "cutover.change_cutover",
     "cutover.start_cutover",
     "cutover.skip_check",
+    "cutover.emergency_cutover",
 )
 
 

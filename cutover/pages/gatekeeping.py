@@ -6,17 +6,20 @@ from django.http import HttpResponse
 from django.shortcuts import redirect
 
 from cutover.errors import InvalidChange
+from cutover.losing import losing_units
 from cutover.models import Cutover
 from cutover.pacing.asked import set_pacing
-from cutover.pages.base import CHANGE, REFUSED, UNUSABLE, Refusal, WizardPage
+from cutover.pages.base import CHANGE, REFUSED, UNUSABLE, Refusal
+from cutover.pages.emergency import Switching
 from cutover.pages.pacing import PacingForm, summary
+from cutover.pages.shown import mode_acts
 from cutover.pages.wizard import places_open
 from cutover.safety import approval, assessing, overriding
 
 APPROVE, OVERRIDE = approval.PERMISSION, "cutover.override_safety"
 
 
-class Gatekeeping(WizardPage):
+class Gatekeeping(Switching):
     """A page that shows what a start still needs, and on which it is given."""
 
     acts: ClassVar[dict[str, str]] = {
@@ -25,6 +28,7 @@ class Gatekeeping(WizardPage):
         "request": CHANGE,
         "approve": APPROVE,
         "withdraw": APPROVE,
+        **Switching.acts,
     }
 
     def back(self) -> HttpResponse:
@@ -82,5 +86,9 @@ class Gatekeeping(WizardPage):
             "approval": approval.status(cutover),
             "mine": approval.requester(cutover) == self.actor,
             "override_command": f"mshactl cutover override {which} --reason '…'",
+            "mode_acts": mode_acts(cutover),
+            "losing_units": losing_units(cutover),
+            "mode_command": f"mshactl cutover emergency {which} --reason '…'"
+            + (" --back" if cutover.emergency else ""),
             "approve_command": f"mshactl cutover approve {which}",
         }

@@ -11,8 +11,10 @@ from django.utils.translation import gettext as _
 
 from cutover import services
 from cutover.errors import Refused
+from cutover.losing import losing_units
 from cutover.models import Cutover
 from cutover.pages.base import REFUSED, SKIP, START, Refusal, WizardPage
+from cutover.pages.emergency import Switching
 from cutover.pages.shown import (
     TYPED,
     Act,
@@ -73,12 +75,16 @@ DOES: dict[str, Callable[[Cutover, str, str], Cutover]] = {
 }
 
 
-class Progress(Running):
+class Progress(Switching, Running):
     """The running cutover, live; every act says its consequence before it is done."""
 
     place = Place.PROGRESS
     template_name = "cutover/progress.html"
-    acts: ClassVar[dict[str, str]] = {**dict.fromkeys(DOES, START), "skip_hook": SKIP}
+    acts: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(DOES, START),
+        **Switching.acts,
+        "skip_hook": SKIP,
+    }
 
     def handler(self, name: str) -> Callable[..., HttpResponse]:
         return partial(self._done, name) if name in DOES else super().handler(name)
@@ -105,12 +111,16 @@ class Progress(Running):
             raise Refused(_("Type the name of the namespace, %(name)s, to do this.") % {"name": name})
 
     def step(self, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
-        shown: list[Act] = acts_shown(self.status, may=self.request.user.has_perm(START))
+        user = self.request.user
+        starts = user.has_perm(START)
+        allowed = {name: starts and user.has_perm(needed) for name, needed in self.acts.items()}
+        shown: list[Act] = acts_shown(self.status, allowed)
         return super().step(
             {
                 "acts": shown,
                 "any_act": any(act.possible for act in shown),
                 "batches": batches_shown(self.status),
+                "losing_units": losing_units(self.cutover),
                 "typed_reason": self.request.POST.get("reason", ""),
                 **context,
             },

@@ -8,6 +8,7 @@ from typing import Any
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, pgettext
 
+from cutover.consequences import consequences
 from cutover.models import Check, Cutover
 from cutover.pages.bars import Looks
 from cutover.prechecks import BY_KEY
@@ -83,8 +84,8 @@ class Act:
     command: str
 
 
-#: Acts that bring ids back which may be served already.
-TYPED = frozenset({"turn_around", "roll_back"})
+#: Acts that want the name of the namespace typed.
+TYPED = frozenset({"turn_around", "roll_back", "emergency", "planned"})
 
 #: Name, title, what the last button says, icon, colour; in the order of how much they change.
 _ACTS: tuple[tuple[str, Any, Any, str, str], ...] = (
@@ -113,10 +114,27 @@ _ACTS: tuple[tuple[str, Any, Any, str, str], ...] = (
         "done",
         "warn-soft",
     ),
+    (
+        "emergency",
+        gettext_lazy("Switch to emergency"),
+        gettext_lazy("Switch to emergency"),
+        "emergency_home",
+        "danger-soft",
+    ),
+    (
+        "planned",
+        gettext_lazy("Back to planned mode"),
+        gettext_lazy("Switch back to planned mode"),
+        "event_available",
+        "",
+    ),
 )
 
+#: What an act is called in a shell, where that is not its name.
+_IN_A_SHELL = {"emergency": "emergency", "planned": "emergency --back"}
 
-def acts_shown(status: Mapping[str, Any], *, may: bool) -> list[Act]:
+
+def acts_shown(status: Mapping[str, Any], allowed: Mapping[str, bool]) -> list[Act]:
     """Every act on a running cutover; also those not possible now, for the script to show later."""
     words = f"{status['number']} -n {status['namespace']} --reason '…'"
     return [
@@ -128,11 +146,21 @@ def acts_shown(status: Mapping[str, Any], *, may: bool) -> list[Act]:
             css,
             status["consequences"].get(name, ""),
             status["actions"][name],
-            may,
+            allowed[name],
             name in TYPED,
-            f"mshactl cutover {name.replace('_', '-')} {words}",
+            f"mshactl cutover {_IN_A_SHELL.get(name, name.replace('_', '-'))} {words}",
         )
         for name, title, does, icon, css in _ACTS
+    ]
+
+
+def mode_acts(cutover: Cutover) -> list[tuple[str, str, str, str]]:
+    """The switch of the mode before the start: name, title, what the button says, consequence."""
+    told = consequences(cutover)
+    return [
+        (name, str(title), str(does), told[name])
+        for name, title, does, _icon, _css in _ACTS
+        if name in ("emergency", "planned") and name in told
     ]
 
 
@@ -145,6 +173,15 @@ _EVENT_LOOKS: dict[str, tuple[str, str]] = {
     "paused": ("pause", "warn"),
     "resumed": ("play_arrow", ""),
     "held": ("hourglass_top", "warn"),
+    "adjusted": ("edit_note", ""),
+    "pacing": ("speed", ""),
+    "mode": ("emergency_home", "bad"),
+    "declared_dead": ("dangerous", "bad"),
+    "overridden": ("gavel", "warn"),
+    "approval_requested": ("how_to_reg", ""),
+    "approved": ("verified", "good"),
+    "approval_withdrawn": ("person_off", "warn"),
+    "approval_lapsed": ("person_off", "warn"),
     "hook": ("webhook", ""),
     "acked": ("done", ""),
     "drained": ("done_all", ""),

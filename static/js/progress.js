@@ -9,13 +9,15 @@
     acked: "done", drained: "done_all", exited: "power_settings_new", parked: "pause_circle", alarm: "warning",
     alarm_cleared: "notifications_off", prepare: "campaign", freeze: "ac_unit", activate: "bolt", release: "lock_open",
     abort: "undo", done: "check_circle", aborted: "cancel", paused: "pause", resumed: "play_arrow", held: "hourglass_top",
-    hook: "webhook",
+    hook: "webhook", adjusted: "edit_note", pacing: "speed", mode: "emergency_home", declared_dead: "dangerous",
+    overridden: "gavel", approval_requested: "how_to_reg", approved: "verified", approval_withdrawn: "person_off",
+    approval_lapsed: "person_off",
   };
   const BATCHES = {
     waiting: ["schedule", ""], moving: ["sync_alt", "info"], moved: ["check", "good"],
     going_back: ["undo", "warn"], back: ["undo", "warn"], left: ["block", ""],
   };
-  const COLOURS = { paused: "warn", held: "warn", skipped: "warn", exited: "warn", parked: "warn", abort: "warn", alarm: "bad", aborted: "bad", alarm_cleared: "good", done: "good" };
+  const COLOURS = { mode: "bad", declared_dead: "bad", overridden: "warn", approved: "good", paused: "warn", held: "warn", skipped: "warn", exited: "warn", parked: "warn", abort: "warn", alarm: "bad", aborted: "bad", alarm_cleared: "good", done: "good" };
 
   class Progress {
     constructor(root) {
@@ -175,6 +177,11 @@
         if (told.textContent !== text) told.textContent = text;
         const button = act.querySelector("button[name=act]");
         if (button) button.hidden = !possible;
+      }
+      for (const link of acts.querySelectorAll("[data-link-act]")) {
+        const silent = (status.losing || []).some((unit) => unit.unit === link.dataset.unit && unit.silent.length);
+        link.hidden = !silent;
+        any = any || silent;
       }
       acts.hidden = !any;
     }

@@ -34,7 +34,7 @@ def between(scene: Scene) -> Cutover:
 
 def test_between_two_batches_one_may_resume_stop_or_go_back(between: Cutover, operator: Client) -> None:
     page = operator.get(page_of(between, "progress")).content.decode()
-    assert visible_acts(page) == {"resume", "stop_here", "turn_around"}
+    assert visible_acts(page) == {"resume", "stop_here", "turn_around", "emergency"}
     assert "Paused by op: look first" in page
 
 

@@ -145,10 +145,10 @@ def visible_acts(page: str) -> set[str]:
 @pytest.mark.parametrize(
     ("state", "acts"),
     [
-        (State.PREPARE, {"abort", "pause"}),
-        (State.FREEZE, {"abort"}),
-        (State.ACTIVATE, {"turn_around"}),
-        (State.RELEASE, {"turn_around", "finish"}),
+        (State.PREPARE, {"abort", "pause", "emergency"}),
+        (State.FREEZE, {"abort", "emergency"}),
+        (State.ACTIVATE, {"turn_around", "emergency"}),
+        (State.RELEASE, {"turn_around", "finish", "emergency"}),
     ],
 )
 def test_each_phase_offers_the_acts_it_allows(
@@ -270,7 +270,7 @@ def test_every_act_on_a_running_cutover_is_a_command_that_mshactl_has(scene: Sce
     cutover = make_started(scene)
     page = html.unescape(operator.get(page_of(cutover, "progress")).content.decode())
     lines = set(re.findall(r"<code>(mshactl [^<]+)</code>", page))
-    assert len(lines) == 8
+    assert len(lines) == 10
     group = main.commands["cutover"]
     for line in lines:
         words = shlex.split(line)
