@@ -49,5 +49,7 @@ def configured(level: str, form: str) -> dict[str, Any]:
             "django": {"handlers": [], "level": level, "propagate": True},
             "django.server": {"handlers": [], "level": level, "propagate": True},
             "daphne": {"handlers": [], "level": "WARNING", "propagate": True},
+            # A line for each call, with the address: we write our own, without.
+            "httpx": {"handlers": [], "level": "WARNING", "propagate": True},
         },
     }
