@@ -11,7 +11,7 @@ from cutover.rules import Document, UnitTypeDict
 from msha.steering.phases import Phase, table_of
 from msha.steering.ranges import MovedIds
 from units import audit, publishing
-from units.models import Namespace
+from units.models import Namespace, UnitType
 
 State = Cutover.State
 
@@ -29,10 +29,34 @@ def adopt(sender: object, *, namespace: Namespace, rule: Document, **_: Any) -> 
         if running is None or not _is(cutover, running):
             _end(cutover, rule)
     if running is None:
+        _follow(namespace, rule)
         return
     known = Cutover.objects.filter(namespace=namespace, pk=_pk(running)).first()
     cutover = known if known is not None and _is(known, running) else _reconstructed(namespace, rule)
     _take_to(cutover, rule)
+
+
+def _follow(namespace: Namespace, rule: Document) -> None:
+    """The saved rule is the adopted one where it was the one in effect: nobody has asked for what it says.
+
+    Otherwise what the fleet did while the database was away would stand on every page as a change to undo.
+    """
+    newest = publishing.in_effect(namespace)
+    if newest is None:
+        return
+    before = newest["rule"]
+    space = rules.key_space_of(rule)
+    for row in UnitType.objects.filter(namespace=namespace):
+        names = {entry["name"] for entry in before["unit_types"]} & {e["name"] for e in rule["unit_types"]}
+        if row.name not in names:
+            continue
+        saved, adopted = rules.entry_of(row), rules.unit_type_of(rule, row.name)
+        columns = {key: adopted[key] for key in rules.KEYS if key != "name"}
+        asked_for = not rules.same_rule(saved, rules.unit_type_of(before, row.name), space)
+        if asked_for or columns == {key: saved[key] for key in columns}:
+            continue
+        UnitType.objects.filter(pk=row.pk).update(**columns, updated=timezone.now())
+        audit.record(ACTOR, "unit_type.update", row.name, namespace=namespace, before=saved, after=adopted)
 
 
 def _pk(running: Document) -> int:

@@ -8,8 +8,8 @@ import pytest
 from cutover import services
 from cutover.models import Cutover
 from tests.cutover.builders import NEW_RANGES, OLD_RANGES, Scene, make_checked, make_started, take_to
-from units import restore
-from units.models import EdgeNode, Namespace, Snapshot
+from units import publishing, restore
+from units.models import EdgeNode, Namespace, Snapshot, UnitType
 
 State = Cutover.State
 
@@ -145,3 +145,24 @@ def test_the_number_of_another_cutover_is_not_mistaken_for_the_forgotten_one(sce
     other.refresh_from_db()
     assert other.state == State.CHECKED
     assert Cutover.objects.get(namespace=scene.namespace, state=State.FREEZE).pk != other.pk
+
+
+def test_the_saved_rule_follows_a_rule_that_the_fleet_got_without_the_console(scene: Scene) -> None:
+    """A break-glass file moves ids with no cutover; nobody has asked for the old rule, so it is no draft."""
+    document = json.loads(publishing.newest(scene.namespace.pk).body)  # type: ignore[union-attr]
+    document["version"] += 5
+    rule = document["rule"]
+    rule["epoch"] += 1
+    rule["unit_types"][0]["ranges"] = NEW_RANGES
+    body = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    for node in EdgeNode.objects.filter(namespace=scene.namespace):
+        EdgeNode.objects.filter(pk=node.pk).update(
+            reported_version=document["version"], reported_epoch=rule["epoch"], reported_digest="not here"
+        )
+
+    resume(scene, body)
+
+    assert scene.ranges() == NEW_RANGES
+    saved = UnitType.objects.get(namespace=scene.namespace)
+    assert saved.ranges == NEW_RANGES
+    assert not Cutover.objects.filter(namespace=scene.namespace).exists()
