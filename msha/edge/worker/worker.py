@@ -1,6 +1,5 @@
 """A worker: one shell, obeying its agent. One whose agent is gone closes everything and ends."""
 
-import math
 import os
 import socket
 import threading
@@ -27,43 +26,17 @@ from msha.edge.session.sessions import Sessions
 from msha.edge.session.tally import Tally
 from msha.edge.session.tunnel import Tunnel
 from msha.edge.worker.agent_channel import AgentChannel
+from msha.edge.worker.drain import Drain
 from msha.steering.errors import InvalidSnapshot
 from msha.steering.snapshot import Snapshot, load_checked
 
 #: How often the agent is told the figures.
 STATS_S = 0.5
 
-#: A drain lets sessions end by themselves for this part of its time, ...
-_PATIENT_PART = 0.5
-#: ... closes the rest evenly until this part, and leaves what remains to the peers' own ends.
-_CLOSED_PART = 0.9
-
 #: What is left so long after everything was closed is aborted.
 _LAST_WAIT_S = 1.5
 
 log = structlog.get_logger("msha.edge.worker")
-
-
-class Drain:
-    """A plan for ending sessions within a time."""
-
-    def __init__(self, now: float, seconds: float, sessions: int) -> None:
-        self.patient_until = now + seconds * _PATIENT_PART
-        self.closed_at = now + seconds * _CLOSED_PART
-        self.over_at = now + max(seconds, 0.0)
-        self._begun_with = sessions
-        self._closed = 0
-
-    def due(self, now: float, open_now: int) -> int:
-        """How many of the sessions that are open now should be closed now."""
-        if now < self.patient_until:
-            return 0
-        if now >= self.closed_at:
-            return open_now
-        part = (now - self.patient_until) / (self.closed_at - self.patient_until)
-        due = min(math.ceil(self._begun_with * part) - self._closed, open_now)
-        self._closed += due
-        return due
 
 
 class TlsBind(NamedTuple):
@@ -281,7 +254,7 @@ class Worker:
             self.reactor.call_later(listen_until - now, lambda: self._hand_over(listeners))
         elif self._drain is None:
             self._close_doors()
-        self._drain = Drain(max(now, listen_until), seconds, len(self.sessions))
+        self._drain = Drain(max(now, listen_until), seconds, self.sessions)
         self._go_on_draining(now)
 
     def _hand_over(self, listeners: int) -> None:
@@ -359,9 +332,7 @@ class Worker:
 
     def _go_on_draining(self, now: float) -> None:
         assert self._drain is not None
-        open_ones = [tunnel for tunnel in self.sessions if not tunnel.closing]
-        due = self._drain.due(now, len(open_ones))
-        self.sessions.close(open_ones[:due], lambda _: "edge restarting")
+        self.sessions.close(self._drain.due(now), lambda _: "edge restarting")
         if now >= self._drain.over_at:
             self.waiting.empty()
         if now >= self._drain.over_at + _LAST_WAIT_S:
