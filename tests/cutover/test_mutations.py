@@ -4,6 +4,7 @@ Without its mutation every story here ends well. Source: PROTOCOL 8.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -16,8 +17,10 @@ from msha.steering import phases
 from msha.steering.phases import NodeView, Phase, Step
 from tests.cutover.builders import Scene, grow_old, make_scene, make_started, take_to
 from tests.cutover.oracle import Broken
-from units import publishing, reports
-from units.models import EdgeNode, Snapshot
+from units import enrolment, publishing, reports
+from units.errors import VersionConflict
+from units.in_use import InUse
+from units.models import EdgeNode, Namespace, Snapshot, UnitType
 
 State = Cutover.State
 Patch = pytest.MonkeyPatch
@@ -137,6 +140,92 @@ def two_workers_take_the_same_step(scene: Scene) -> None:
         raise Broken("one step was published twice")
 
 
+def an_ordinary_change_is_put_into_effect_in_mid_cutover(scene: Scene) -> None:
+    cutover = make_started(scene)
+    take_to(scene, cutover, State.ACTIVATE)
+    before = scene.rule()
+    _change_the_config(scene, lambda config: config["limits"].update(note=1))
+    if scene.rule() != before:
+        raise Broken("an ordinary publish has changed the rule part")
+
+
+def a_rule_part_was_computed_before_another_step(scene: Scene) -> None:
+    cutover = make_started(scene)
+    take_to(scene, cutover, State.FREEZE)
+    seen = Namespace.objects.get(pk=scene.namespace.pk).version
+    undo = phases.rule_part(plans.plan_of(cutover), Step(Phase.ABORT), scene.rule())
+    take_to(scene, cutover, State.ACTIVATE)
+    try:
+        publishing.publish(scene.namespace.pk, rule=undo, expected_version=seen, author="op")
+    except VersionConflict:
+        return
+
+
+def a_node_joins_while_the_gate_passes(scene: Scene) -> None:
+    cutover = make_started(scene)
+    take_to(scene, cutover, State.FREEZE)
+    joins = scene["unbj-2"]
+    joins.leave()
+    joins.greet()
+    scene.all_ack()
+    locked = enrolment.locked
+
+    def meanwhile(namespace_id: int) -> Namespace:
+        """The last drained comes when it can: before the lock is had, or after what is no lock."""
+        row = locked(namespace_id) if locked is _not_locked else None
+        scene["unbj-1"].drained()
+        services.advance(cutover.pk)
+        return row or locked(namespace_id)
+
+    enrolment.locked = meanwhile
+    try:
+        handed = enrolment.join(joins.pk, joins.connection)
+    finally:
+        enrolment.locked = locked
+    if handed is None or handed.version != joins.newest().version:
+        raise Broken("a node was enrolled behind a gate, with the version from before it")
+
+
+def a_node_rejoins_and_its_old_left_comes_late(scene: Scene) -> None:
+    node = scene["unbj-2"]
+    old = node.row.enrolment
+    node.leave()
+    node.rejoin()
+    node.ack()
+    enrolment.left(node.pk, old)
+    if not node.row.enrolled:
+        raise Broken("a node that serves is counted no more")
+
+
+def a_cluster_goes_to_another_unit_in_mid_cutover(scene: Scene) -> None:
+    cutover = make_started(scene)
+    take_to(scene, cutover, State.FREEZE)
+
+    def move(config: dict[str, Any]) -> None:
+        losing = next(cluster for cluster in config["clusters"] if cluster["unit"] == "unbj")
+        losing["unit"] = "center"
+        for domain in config["domains"]:
+            domain["clusters"] = {}
+
+    try:
+        _change_the_config(scene, move)
+    except InUse:
+        return
+    raise Broken("a cluster of the running cutover was moved")
+
+
+def _change_the_config(scene: Scene, change: Callable[[dict[str, Any]], object]) -> None:
+    """An ordinary publish."""
+
+    def compute(_: Namespace, document: dict[str, Any] | None) -> publishing.Change:
+        assert document is not None
+        config = deepcopy(document["config"])
+        change(config)
+        return publishing.Change(config=config)
+
+    publishing.publish(scene.namespace.pk, author="op", compute=compute)
+
+
 # -- the mutations -------------------------------------------------------------------------------------------
 
 
@@ -201,6 +290,46 @@ def no_compare_and_set(patch: Patch) -> None:
     patch.setattr(steps, "as_read", lambda cutover: Cutover.objects.filter(pk=cutover.pk))
 
 
+def the_rule_is_composed_from_saved_data(patch: Patch) -> None:
+    build = publishing.steering.build
+
+    def composed(uuid: str, name: str, version: int, config: Any, rule: Any) -> Any:
+        saved = UnitType.objects.get(namespace__uuid=uuid)
+        entry = {**rule["unit_types"][0], "ranges": saved.ranges}
+        return build(uuid, name, version, config, {**rule, "unit_types": [entry], "cutover": None})
+
+    patch.setattr(publishing.steering, "build", composed)
+    patch.setattr(publishing, "_assert_copied", lambda *_: None)
+
+
+def content_is_computed_outside(patch: Patch) -> None:
+    publish = publishing.publish
+
+    def without_comparing(namespace_pk: int, **how: Any) -> Snapshot:
+        how["expected_version"] = Namespace.objects.get(pk=namespace_pk).version
+        return publish(namespace_pk, **how)
+
+    patch.setattr(publishing, "publish", without_comparing)
+    patch.setattr(publishing, "_check", lambda *_: None)
+
+
+def _not_locked(namespace_id: int) -> Namespace:
+    return Namespace.objects.get(pk=namespace_id)
+
+
+def joining_takes_no_lock(patch: Patch) -> None:
+    patch.setattr(enrolment, "locked", _not_locked)
+
+
+def left_counts_for_any_enrolment(patch: Patch) -> None:
+    left = enrolment.left
+    patch.setattr(enrolment, "left", lambda pk, _: left(pk, EdgeNode.objects.get(pk=pk).enrolment))
+
+
+def nothing_is_in_use(patch: Patch) -> None:
+    patch.setattr(publishing, "refuse_removal_if_used", lambda *_: None)
+
+
 STORIES: list[tuple[Callable[[Scene], None], Callable[[Patch], None]]] = [
     (a_losing_node_is_cut_off_in_freeze, live_instead_of_enrolled),
     (a_losing_node_is_silent_for_a_minute, a_time_out_counts_as_gone),
@@ -213,6 +342,11 @@ STORIES: list[tuple[Callable[[Scene], None], Callable[[Patch], None]]] = [
     (a_turn_around_is_answered_by_live_nodes_alone, live_instead_of_enrolled),
     (a_turn_around_is_answered_by_live_nodes_alone, a_time_out_counts_as_gone),
     (two_workers_take_the_same_step, no_compare_and_set),
+    (an_ordinary_change_is_put_into_effect_in_mid_cutover, the_rule_is_composed_from_saved_data),
+    (a_rule_part_was_computed_before_another_step, content_is_computed_outside),
+    (a_node_joins_while_the_gate_passes, joining_takes_no_lock),
+    (a_node_rejoins_and_its_old_left_comes_late, left_counts_for_any_enrolment),
+    (a_cluster_goes_to_another_unit_in_mid_cutover, nothing_is_in_use),
 ]
 
 
