@@ -192,7 +192,9 @@ def _finish_on(namespace: Namespace, cutover: Cutover, actor: str, reason: str) 
         )
     situation = read(namespace, cutover)
     step = situation.step
-    if step.phase is Phase.RELEASE and not step.backwards and step.batch + 1 < len(situation.plan.batches):
+    if phases.goes_on(situation.plan, step):
+        if step.unwinding:
+            raise Refused(gettext("Earlier batches are still to go back: wait for its nodes."))
         raise Refused(gettext("More batches follow: turn this one around, or wait for its nodes."))
     _audit_act(cutover, "cutover.finish", actor, reason)
     ending = Ending.ABORTED if step.phase is Phase.ABORT else Ending.DONE

@@ -433,6 +433,15 @@ def rolled_back(step: Step) -> Step:
     return replace(turned_around(step), unwinding=True)
 
 
+def goes_on(plan: Plan, step: Step) -> bool:
+    """Whether another step follows when the gate of this one has passed.
+
+    Without its nodes only a step may be finished that none follows: the end would leave ids behind that were
+    to move on, or to go back.
+    """
+    return _passed(plan, step).outcome is Outcome.ADVANCE
+
+
 def refuse_to_stop_in(plan: Plan, step: Step) -> None:
     """Nothing, where the cutover may end with the batches that have moved by now.
 

@@ -363,6 +363,15 @@ def test_a_running_cutover_is_rolled_back_batch_by_batch(scene: Scene) -> None:
     ]
 
 
+def test_a_roll_back_is_not_finished_while_earlier_batches_are_still_to_go_back(scene: Scene) -> None:
+    cutover = released(scene, {**STEPS, "gate": {"reconnect": None}})
+    take_to_batch(scene, cutover, 1, State.FREEZE)
+    services.roll_back(cutover, "op", "wrong day")
+    assert cutover.state == State.ABORTING
+    with pytest.raises(Refused, match="Earlier batches are still to go back"):
+        services.finish_with_stragglers(cutover, "op", "no time")
+
+
 # -- drain pacing --------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from msha.steering import phases
 from msha.steering.errors import InvalidStep
-from msha.steering.phases import Ending, NodeView, Outcome, Phase, Step, Verdict
+from msha.steering.phases import ClusterWithoutAck, Ending, NodeView, Outcome, Phase, Step, Verdict
 from tests.model.clients import Client
 from tests.model.edges import Broken
 from tests.model.published import Published
@@ -53,8 +53,8 @@ class World(NamedTuple):
         return self._replace(budget=left)
 
 
-#: What happens, the world after it, whether it happens sooner or later without faults, a word of ours.
-Turn = tuple[str, World, bool, bool]
+#: What happens, the world after it, and whether it happens sooner or later without faults.
+Turn = tuple[str, World, bool]
 
 
 class Consoles:
@@ -84,7 +84,7 @@ class Consoles:
             yield from self._publish_ordinarily(world.spent(kinds["publish"]))
         if world.read >= 0:
             after = self._published(world, world.read, epochs=0)._replace(read=-1)
-            yield "the change is published, with the rule part that was read before", after, False, False
+            yield "the change is published, with the rule part that was read before", after, False
 
     # steps
 
@@ -95,7 +95,7 @@ class Consoles:
         if self.published.starts_from(self.published.rule_of(world.newest), plan):
             begun = world.spent(kinds["next"]) if plan > 0 else world
             begun = begun._replace(plan=plan, ending=None, emergency=False)
-            yield f"cutover {plan + 1} begins", self._step(begun, Step(Phase.PREPARE)), False, False
+            yield f"cutover {plan + 1} begins", self._step(begun, Step(Phase.PREPARE)), False
 
     def _judge(self, world: World, step: Step, views: Sequence[NodeView]) -> Iterator[Turn]:
         plan, epoch = self.published.plans[world.plan], self.published.epoch_of(world.newest)
@@ -107,17 +107,17 @@ class Consoles:
             raise Broken(f"I10: {step} waits for {overdue.missing} and raises no alarm")
         for verdict, words in ((in_time, "the gate has passed"), (overdue, "the deadline has passed")):
             if verdict.to is not None:
-                yield f"{words}: {_named(verdict.to)} is published", self._step(world, verdict.to), True, True
+                yield f"{words}: {_named(verdict.to)} is published", self._step(world, verdict.to), True
             elif verdict.outcome is Outcome.FINISH:
-                yield f"{words}: {verdict.ending}", self._ended(world, step, verdict), True, True
+                yield f"{words}: {verdict.ending}", self._ended(world, step, verdict), True
             if in_time.outcome is not Outcome.WAIT:
                 return
         if world.emergency and self.heeded:
             calm = world._replace(emergency=False)
-            yield "the operator heeds the alarm: no emergency any more", calm, True, True
-        if step.phase is Phase.ACTIVATE and step.turns < self.heeded:
+            yield "the operator heeds the alarm: no emergency any more", calm, True
+        if step.phase is Phase.ACTIVATE and step.turns < self.heeded and _hopeless(overdue):
             to = phases.turned_around(step)
-            yield f"the operator heeds the alarm: {_named(to)}", self._step(world, to), True, True
+            yield f"the operator heeds the alarm: {_named(to)}", self._step(world, to), True
 
     def _operate(self, world: World, step: Step, kinds: Mapping[str, int]) -> Iterator[Turn]:
         ways = {"abort": phases.aborted, "turn": phases.turned_around, "rollback": phases.rolled_back}
@@ -130,7 +130,7 @@ class Consoles:
                 continue
             spent = world.spent(kinds[kind])
             after = spent._replace(step=to) if to == replace(step, unwinding=True) else self._step(spent, to)
-            yield f"the operator asks for {kind}: {_named(to)}", after, False, False
+            yield f"the operator asks for {kind}: {_named(to)}", after, False
         if "stop" in kinds:
             try:
                 phases.refuse_to_stop_in(self.published.plans[world.plan], step)
@@ -138,20 +138,18 @@ class Consoles:
                 pass
             else:
                 stopped = world.spent(kinds["stop"])._replace(step=None, ending=Ending.STOPPED)
-                yield "the operator stops it between two batches", stopped, False, False
+                yield "the operator stops it between two batches", stopped, False
         if "finish" in kinds and self._finishes(world, step):
             finished = world.spent(kinds["finish"])._replace(step=None, ending=Ending.DONE)
-            yield "the operator finishes it with stragglers", finished, False, False
+            yield "the operator finishes it with stragglers", finished, False
         if "emergency" in kinds:
             switched = world.spent(kinds["emergency"])._replace(emergency=not world.emergency)
-            yield "the operator switches emergency mode", switched, False, False
+            yield "the operator switches emergency mode", switched, False
 
     def _finishes(self, world: World, step: Step) -> bool:
-        """Whether the step is a last one, so that it may be finished without all nodes."""
-        last = step.batch + 1 >= len(self.published.plans[world.plan].batches)
-        if step.phase is Phase.RELEASE:
-            return last or step.backwards
-        return step.phase is Phase.ABORT
+        """Whether the step may be finished without all nodes, as `cutover.commands` allows it."""
+        last = not phases.goes_on(self.published.plans[world.plan], step)
+        return last and step.phase in (Phase.RELEASE, Phase.ABORT)
 
     def _second_driver(
         self, world: World, views: Sequence[NodeView], kinds: Mapping[str, int]
@@ -164,20 +162,22 @@ class Consoles:
             if verdict.to is not None:
                 read = world.spent(kinds["driver"])
                 read = read._replace(driver=Stale(world.step, epoch, verdict.to))
-                yield f"a second driver reads that {_named(verdict.to)} may follow", read, False, False
+                yield f"a second driver reads that {_named(verdict.to)} may follow", read, False
         if world.driver is not None:
             stands = (world.step, epoch) == (world.driver.step, world.driver.epoch)
             done = world._replace(driver=None)
             if stands or "a step is published without compare-and-set" in self.wrongs:
                 after = self._step(done, world.driver.to)
-                yield f"the second driver publishes {_named(world.driver.to)}", after, False, False
+                yield f"the second driver publishes {_named(world.driver.to)}", after, False
             else:
-                yield "the second driver finds that its step was taken", done, False, False
+                yield "the second driver finds that its step was taken", done, False
 
     def _step(self, world: World, to: Step) -> World:
         rule = self.published.rule_after(self.published.rule_of(world.newest), world.plan, to)
         after = self._published(world, rule, epochs=1)._replace(step=to)
-        if after.client is not None and (to.phase is Phase.PREPARE or (to.phase is Phase.FREEZE and to.turns)):
+        if after.client is not None and (
+            to.phase is Phase.PREPARE or (to.phase is Phase.FREEZE and to.turns)
+        ):
             after = after._replace(client=after.client._replace(begun=True))
         return after
 
@@ -202,22 +202,22 @@ class Consoles:
     def _publish_ordinarily(self, world: World) -> Iterator[Turn]:
         rule = self.published.rule_of(world.newest)
         if "content is computed outside the transaction" in self.wrongs:
-            yield "somebody reads the rule part, to publish it later", world._replace(read=rule), False, False
+            yield "somebody reads the rule part, to publish it later", world._replace(read=rule), False
             return
         if "a cluster is moved in mid-cutover" in self.wrongs:
-            yield "the cluster of a node is moved to another unit", world._replace(moved_away=True), False, False
-        if "an ordinary publish composes the rule from saved data" in self.wrongs and world.plan >= 0:
-            rule = self.published.saved_rule(world.plan)
-        yield "an ordinary change is published", self._published(world, rule, epochs=0), False, False
-
-    def _counted(self, world: World, views: Sequence[NodeView]) -> Sequence[NodeView]:
-        """The nodes as the gates count them."""
-        if not world.moved_away or world.step is None:
+            moved = world._replace(moved_away=True)
+            yield "the cluster of a node is moved to another unit", moved, False
             return views
         moving = self.published.plans[world.plan].moving(world.step)
         move = next(iter(moving))
         place = next(i for i, view in enumerate(views) if view.unit == move.losing)
         return [replace(v, unit=move.gaining) if i == place else v for i, v in enumerate(views)]
+
+
+def _hopeless(verdict: Verdict) -> bool:
+    """Whether a cluster that must serve has no node at all, so that only going back helps."""
+    clusters = (ClusterWithoutAck.parse(text) for text in verdict.missing)
+    return any(cluster is not None and not cluster.nodes for cluster in clusters)
 
 
 def _named(step: Step) -> str:

@@ -189,32 +189,34 @@ class Edges:
         return [move for move in found if move.edge != edge and (move.costs is None or move.costs in faults)]
 
     def _clients(self, unit: str, edge: Edge) -> Iterator[Move]:
-        for bit in self._bits(edge.closing):
+        for bit in self.bits(edge.closing):
             yield Move(
-                f"has closed its session of {self._name(bit)}",
+                f"has closed its session of {self.name_of(bit)}",
                 edge._replace(closing=edge.closing & ~bit),
                 fair=True,
             )
         if edge.process is not Process.SERVING or self.clients in ("none", "saturated"):
             return
         treatment = self.published.treatment(edge.obeys, unit)
-        for bit in self._bits(treatment.accepts & ~(edge.sessions | edge.half_open)):
+        for bit in self.bits(treatment.accepts & ~(edge.sessions | edge.half_open)):
             if self.clients == "sessions":
                 yield Move(
-                    f"opens a session of {self._name(bit)}", edge._replace(sessions=edge.sessions | bit)
+                    f"opens a session of {self.name_of(bit)}", edge._replace(sessions=edge.sessions | bit)
                 )
             else:
-                words = f"accepts a handshake of {self._name(bit)} and asks its back-source"
+                words = f"accepts a handshake of {self.name_of(bit)} and asks its back-source"
                 yield Move(words, edge._replace(half_open=edge.half_open | bit))
-        for bit in self._bits(edge.half_open):
+        for bit in self.bits(edge.half_open):
             opened = edge._replace(half_open=edge.half_open & ~bit, sessions=edge.sessions | bit)
-            yield Move(f"opens the session of {self._name(bit)} on the back-source's 101", opened, fair=True)
+            yield Move(
+                f"opens the session of {self.name_of(bit)} on the back-source's 101", opened, fair=True
+            )
         if self.clients == "handshakes":
-            for bit in self._bits(treatment.holds & ~edge.held):
-                words = f"holds a handshake of {self._name(bit)}"
+            for bit in self.bits(treatment.holds & ~edge.held):
+                words = f"holds a handshake of {self.name_of(bit)}"
                 yield Move(words, edge._replace(held=edge.held | bit))
-            for bit in self._bits(edge.held):
-                words = f"closes the held handshake of {self._name(bit)} after 5 s"
+            for bit in self.bits(edge.held):
+                words = f"closes the held handshake of {self.name_of(bit)} after 5 s"
                 yield Move(words, edge._replace(held=edge.held & ~bit), fair=True)
 
     def _process(self, unit: str, edge: Edge, movable: int, faults: frozenset[str]) -> Iterator[Move]:
@@ -274,7 +276,9 @@ class Edges:
             lost = edge._replace(connected=False, delivered=-1, delivered_for=0, in_sync=False)
             yield Move("loses its stream", lost, "flap")
             if self.sync:
-                yield Move("loses its stream and has not noticed", lost._replace(in_sync=edge.in_sync), "unnoticed")
+                yield Move(
+                    "loses its stream and has not noticed", lost._replace(in_sync=edge.in_sync), "unnoticed"
+                )
             if edge.live:
                 silent = edge._replace(live=False, in_sync=False)
                 yield Move("is not heard of for 5 s", silent, "silence")
@@ -288,7 +292,7 @@ class Edges:
             if self.sync and not edge.in_sync and (current or "stale-confirm" in faults):
                 costs = None if current else "stale-confirm"
                 words = "is confirmed" if current else "is confirmed by a console that reads stale"
-                yield Move(words, edge._replace(in_sync=True), costs, fair=current)
+                yield Move(words, edge._replace(in_sync=True, live=True), costs, fair=current)
         else:
             yield Move("is connected again", edge._replace(connected=True, live=True), fair=True)
             if edge.live:
@@ -392,13 +396,13 @@ class Edges:
                 yield Late("ack", edge.disk_enrolment, published.epoch_of(edge.obeys))
             if published.phase_of(edge.obeys) is Phase.FREEZE and not edge.closing:
                 keeps = published.treatment(edge.obeys, unit).keeps
-                if (edge.sessions | edge.half_open) & ~keeps:
-                    if "drained forgets half-open handshakes" not in self.wrongs:
-                        raise Broken(f"I6: drained is said although {edge} has something left")
+                left = (edge.sessions | edge.half_open) & ~keeps
+                if left and "drained forgets half-open handshakes" not in self.wrongs:
+                    raise Broken(f"I6: drained is said although {edge} has something left")
                 yield Late("drained", edge.disk_enrolment, published.epoch_of(edge.obeys))
-        if edge.disk >= 0 and edge.process is Process.IDLE and edge.obeys < 0 and not edge.tombstone:
-            if published.phase_of(edge.disk) is Phase.FREEZE:
-                yield Late("exited", edge.disk_enrolment, published.epoch_of(edge.disk))
+        workerless = edge.process is Process.IDLE and edge.obeys < 0 and not edge.tombstone
+        if workerless and edge.disk >= 0 and published.phase_of(edge.disk) is Phase.FREEZE:
+            yield Late("exited", edge.disk_enrolment, published.epoch_of(edge.disk))
 
     def _says_left(self, edge: Edge, faults: frozenset[str]) -> Iterator[Move]:
         word = Late("left", edge.tombstone, 0)
@@ -437,7 +441,7 @@ class Edges:
         unwanted = edge.sessions & ~treatment.keeps
         if unwanted & ~movable:
             raise Broken(
-                f"I4: the session of {self._name(unwanted & ~movable)} is closed, which does not move"
+                f"I4: the session of {self.name_of(unwanted & ~movable)} is closed, which does not move"
             )
         half_open, withdrawn = edge.half_open & treatment.keeps, edge.half_open & ~treatment.keeps
         if "drained forgets half-open handshakes" in self.wrongs:
@@ -472,14 +476,15 @@ class Edges:
             if name in self.wrongs:
                 yield from make(self, unit, edge, newest, movable)
 
-    def _bits(self, mask: int) -> Iterator[int]:
+    def bits(self, mask: int) -> Iterator[int]:
         while mask:
             bit = mask & -mask
             yield bit
             mask ^= bit
 
-    def _name(self, mask: int) -> str:
-        return " and ".join(str(self.published.ids[bit.bit_length() - 1]) for bit in self._bits(mask))
+    def name_of(self, mask: int) -> str:
+        """The watched ids of a mask, for a sentence."""
+        return " and ".join(str(self.published.ids[bit.bit_length() - 1]) for bit in self.bits(mask))
 
     def _tells(self, snapshot: int) -> str:
         phase = self.published.phase_of(snapshot)
@@ -534,7 +539,7 @@ def _proxies(edges: Edges, unit: str, edge: Edge, newest: int, movable: int) -> 
     if edge.process is Process.SERVING:
         for bit, owner in enumerate(edges.published.treatment(edge.obeys, unit).owners):
             if owner is not None and not edge.proxied:
-                words = f"tunnels {edges._name(1 << bit)} straight to a back-source of {owner}"
+                words = f"tunnels {edges.name_of(1 << bit)} straight to a back-source of {owner}"
                 yield Move(words, edge._replace(proxied=((1 << bit, owner),)))
 
 

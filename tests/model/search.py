@@ -8,6 +8,7 @@ import time
 from array import array
 from collections import deque
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tests.model.edges import Broken
 from tests.model.world import Machine, Scenario, State
@@ -96,7 +97,9 @@ def _search(scenario: Scenario, limit: int) -> Found:
     return Found(scenario.name, len(states), transitions, seconds, frozenset(endings))
 
 
-def _stuck(machine: Machine, states: list[State], fair_from: "array[int]", fair_to: "array[int]") -> int | None:
+def _stuck(
+    machine: Machine, states: list[State], fair_from: "array[int]", fair_to: "array[int]"
+) -> int | None:
     """The first state from which the fair moves do not lead to a quiet end, or None."""
     counts = array("l", [0]) * (len(states) + 1)
     for target in fair_to:
@@ -129,9 +132,14 @@ def _told(machine: Machine, states: list[State], parents: "array[int]", number: 
         way.append(parents[way[-1]])
     way.reverse()
     lines = [f"{machine.scenario.name}: {problem}"]
-    for count, (before, after) in enumerate(zip(way, way[1:], strict=False), 1):
+    for count, (before, after) in enumerate(pairwise(way), 1):
         lines.append(f"{count:3}. {machine.words(states[before], states[after])}")
     world = machine.world(states[number])
-    lines.append(f"  then: {world.step or world.ending}, version {machine.published.version_of(world.newest)}")
-    lines += [f"        {unit}-{place} {edge}" for place, (unit, edge) in enumerate(machine.edges_of(states[number]), 1)]
+    lines.append(
+        f"  then: {world.step or world.ending}, version {machine.published.version_of(world.newest)}"
+    )
+    lines += [
+        f"        {unit}-{place} {edge}"
+        for place, (unit, edge) in enumerate(machine.edges_of(states[number]), 1)
+    ]
     return "\n".join(lines)

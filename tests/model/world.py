@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from msha.steering.phases import Phase, Step
 from tests.model.clients import Client, Clients
-from tests.model.consoles import Consoles, World
+from tests.model.consoles import Consoles, Turn, World
 from tests.model.edges import Broken, Edge, Edges, Move, Process, Standing, view_of
 from tests.model.published import Change, Published, Ranges
 
@@ -148,13 +148,14 @@ class Machine:
             for index in range(count):
                 opened[index] |= masks[index]
                 accepting[index] |= masks[count + index]
-        for name, masks in (("I1", opened), ("I2", accepting)):
+        for name, of_units in (("I1", opened), ("I2", accepting)):
             seen = 0
-            for mask in masks:
+            for mask in of_units:
                 if seen & mask:
-                    both = [unit for unit, m in zip(self.published.units, masks, strict=True) if m & seen & m]
+                    here = zip(self.published.units, of_units, strict=True)
+                    both = " and ".join(unit for unit, other in here if other & seen & mask)
                     does = "have a tunnel open" if name == "I1" else "would open a tunnel"
-                    raise Broken(f"{name}: two units {does} for one id ({', '.join(both)}: {masks})")
+                    raise Broken(f"{name}: {both} {does} for {self.edges.name_of(seen & mask)}")
                 seen |= mask
 
     def settled(self, state: State) -> bool:
@@ -176,11 +177,11 @@ class Machine:
                 follows[0], follows[place] = world, self._edge_number(move.edge)
                 if self._alike(follows) == after:
                     return f"{unit}-{place} {move.words}"
-        for words, world, *_ in self._console_moves(before):
-            if (self._world_number(world), *before[1:]) == after:
+        for words, turned, _ in self._console_moves(before):
+            if (self._world_number(turned), *before[1:]) == after:
                 return words
-        for world_number, words in self._client_moves(before):
-            if (world_number, *before[1:]) == after:
+        for number, words in self._client_moves(before):
+            if (number, *before[1:]) == after:
                 return words
         return "something that is not known"
 
@@ -256,7 +257,7 @@ class Machine:
             )
         return masks
 
-    def _console_moves(self, state: State) -> Iterator[tuple[str, World, bool, bool]]:
+    def _console_moves(self, state: State) -> Iterator[Turn]:
         views = [
             view_of(f"{unit}-{place}", unit, edge, self.scenario.wrongs)
             for place, (unit, edge) in enumerate(self.edges_of(state), 1)
@@ -267,9 +268,9 @@ class Machine:
 
     def _judge(self, state: State) -> list[tuple[int, bool, int]]:
         """What the console and its operator may do, given what is stored of the nodes."""
-        found = []
+        found: list[tuple[int, bool, int]] = []
         before = self.world(state)
-        for _, world, fair, _ in self._console_moves(state):
+        for _, world, fair in self._console_moves(state):
             if world == before:
                 continue
             given = 1 if world.newest != before.newest else 0
@@ -307,19 +308,16 @@ class Machine:
                 return []
             if self.scenario.late_client and (world.step or _BEGIN).phase is not Phase.RELEASE:
                 return []
-            lagging = any(
-                edge.in_sync and edge.obeys != world.newest and not edge.live
-                for _, edge in self.edges_of(state)
-            )
-            begun = Client(lagging=lagging)
-            spent = world.spent(kind)
-            return [(self._world_number(spent._replace(client=begun)), "a client connects to the domain")]
+            begun = world.spent(kind)._replace(client=Client())
+            return [(self._world_number(begun), "a client connects to the domain")]
         found = []
         for place, (unit, edge) in enumerate(self.edges_of(state), 1):
             if edge.process is Process.SERVING:
                 stream_counts = "a node is in sync while its stream is up" in self.scenario.wrongs
                 in_sync = edge.connected if stream_counts else edge.in_sync
-                client, words = self.clients.go(world.client, unit, edge.obeys, in_sync)
+                lost = in_sync and edge.obeys != world.newest
+                lost = lost and (not edge.live or "stale-confirm" in self.kinds)
+                client, words = self.clients.go(world.client, unit, edge.obeys, in_sync, lost)
                 if client != world.client:
                     number = self._world_number(world._replace(client=client))
                     found.append((number, f"{unit}-{place} {words}"))

@@ -215,6 +215,20 @@ def test_abort_and_turn_around_are_refused_where_they_would_be_unsafe() -> None:
             turned_around(step)
 
 
+def test_another_step_follows_unless_a_step_is_the_last_of_its_way() -> None:
+    plan = make_plan(sizes=(100, 9999))
+    last = [
+        Step(Phase.RELEASE, 1), Step(Phase.RELEASE, 0, 1), Step(Phase.RELEASE, 1, 1), Step(Phase.ABORT, 1),
+        Step(Phase.RELEASE, 0, 1, unwinding=True),
+    ]  # fmt: skip
+    on = [
+        Step(Phase.FREEZE, 1), Step(Phase.RELEASE, 0), Step(Phase.RELEASE, 1, 1, unwinding=True),
+        Step(Phase.ABORT, 1, unwinding=True),
+    ]  # fmt: skip
+    assert [phases.goes_on(plan, step) for step in last] == [False] * 5
+    assert [phases.goes_on(plan, step) for step in on] == [True] * 4
+
+
 def walk(seeds: range, actions: int = 600) -> Counter[Ending | None]:
     endings: Counter[Ending | None] = Counter()
     for seed in seeds:
