@@ -108,6 +108,7 @@ class Campaign:
         self.operator = Operator(fleet, self.journal)
         self.course = Course()
         self.table = FIRST
+        self.known = sorted({it.router_id for it in fleet.characters} & set(MOVING))
         self.numbers: list[int] = []
         self.say = say
         self._connect = opener(options.database_url, fleet.directory / "msha.sqlite3")
@@ -138,7 +139,7 @@ class Campaign:
         """A cutover has ended, its fault is healed, and everything is well again."""
         began = time.monotonic()
         dice = random.Random(f"{self.options.seed}/{index}")  # threads draw, too: their order must not matter
-        new = another(self.table, dice)
+        new = another(self.table, dice, self.known)
         moves = self.table.moves_to(new)
         number = self.operator.prepare(new)
         self.numbers.append(number)

@@ -1,7 +1,7 @@
 """Who owns which id, as plain numbers: the campaign's own arithmetic, none of the product's."""
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -75,15 +75,18 @@ MOVING = range(4000, 8000)
 FIRST = Table.parse({CENTER: ["0~5997"], BRANCH: ["5998~9999"]})
 
 
-def another(table: Table, dice: random.Random) -> Table:
-    """Another table than this one: a boundary shifted, slices exchanged, exact ids, or all as it was."""
+def another(table: Table, dice: random.Random, known: Sequence[int] = MOVING) -> Table:
+    """Another table than this one: a boundary shifted, slices exchanged, exact ids, or all as it was.
+
+    Exact ids are some of the known ones, for which there are clients.
+    """
     while True:
-        found = _drawn(table, dice)
+        found = _drawn(table, dice, known)
         if table.moves_to(found):
             return found
 
 
-def _drawn(table: Table, dice: random.Random) -> Table:
+def _drawn(table: Table, dice: random.Random, known: Sequence[int]) -> Table:
     kind = dice.choices(("shift", "exchange", "exact", "first"), (5, 3, 2, 2))[0]
     if kind == "first":
         return FIRST
@@ -99,6 +102,6 @@ def _drawn(table: Table, dice: random.Random) -> Table:
             found = found.with_moved(first, first + dice.randrange(20, 500), other)
         return found
     exact: dict[str, list[int]] = {}
-    for one in dice.sample(MOVING, dice.randrange(5, 60)):
+    for one in dice.sample(known, min(len(known), dice.randrange(5, 60))):
         exact.setdefault(BRANCH if table.owners[one] == CENTER else CENTER, []).append(one)
     return Table(table.owners, {unit: tuple(sorted(ids)) for unit, ids in exact.items()})
