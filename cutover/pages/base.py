@@ -146,6 +146,7 @@ class WizardPage(ConsolePage):
             "start_command": f"mshactl cutover start {which} --wait",
             "watch_command": f"mshactl cutover watch {which}",
             "rollback_command": f"mshactl cutover rollback {which}",
+            "practise_command": f"mshactl cutover practise {which}",
             "report_command": f"mshactl cutover report {which} -o json",
         }
 

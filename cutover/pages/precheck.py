@@ -7,12 +7,13 @@ from django.http import HttpResponse
 from django.shortcuts import redirect, render
 
 from cutover import services
-from cutover.models import Check, Cutover
+from cutover.models import Check, Cutover, Practice
 from cutover.pages.base import CHANGE, REFUSED, SKIP, WizardPage
 from cutover.pages.shown import (
     checks_shown,
 )
 from cutover.pages.wizard import Place, link_to, place_of
+from cutover.practice.shown import practices as practised
 from cutover.prechecks import BY_KEY
 from msha.steering.errors import MshaError
 
@@ -22,10 +23,14 @@ class Precheck(WizardPage):
 
     place = Place.PRECHECK
     template_name = "cutover/precheck.html"
-    acts: ClassVar[dict[str, str]] = {"run": CHANGE, "retry": CHANGE, "skip": SKIP}
+    acts: ClassVar[dict[str, str]] = {"run": CHANGE, "retry": CHANGE, "skip": SKIP, "practise": CHANGE}
 
     def do_run(self) -> HttpResponse:
         services.run_prechecks(self.cutover, self.actor)
+        return redirect("cutover:precheck", self.cutover.pk)
+
+    def do_practise(self) -> HttpResponse:
+        services.practise(self.cutover, self.actor)
         return redirect("cutover:precheck", self.cutover.pk)
 
     def do_retry(self) -> HttpResponse:
@@ -56,6 +61,8 @@ class Precheck(WizardPage):
         open_ones = [c for c in checks if c.state in (Check.State.PENDING, Check.State.RUNNING)]
         unfinished = bool(open_ones) and cutover.editable
         ready = cutover.state == Cutover.State.CHECKED or not cutover.editable
+        practices = practised(cutover)[:1]
+        practising = any(one["state"] == Practice.State.RUNNING for one in practices)
         place = Place.CONFIRM if cutover.editable else place_of(cutover)
         return {
             "checks": checks,
@@ -65,7 +72,9 @@ class Precheck(WizardPage):
             },
             "editable": cutover.editable,
             "unfinished": unfinished,
-            "poll": unfinished or cutover.state == Cutover.State.CHECKING,
+            "practices": practices,
+            "practising": practising,
+            "poll": unfinished or practising or cutover.state == Cutover.State.CHECKING,
             "ready": ready,
             "next_link": link_to(cutover, place),
         }
@@ -77,5 +86,5 @@ class Checks(Precheck):
     acts: ClassVar[dict[str, str]] = {}
 
     def step(self, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
-        shown = {"cutover": self.cutover, **self.commands, **self.checks(), **context}
+        shown = {"cutover": self.cutover, "looks": self.looks, **self.commands, **self.checks(), **context}
         return render(self.request, "cutover/_precheck.html", shown, status=status)

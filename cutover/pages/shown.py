@@ -131,7 +131,7 @@ _ACTS: tuple[tuple[str, Any, Any, str, str], ...] = (
 )
 
 #: What an act is called in a shell, where that is not its name.
-_IN_A_SHELL = {"emergency": "emergency", "planned": "emergency --back"}
+_IN_A_SHELL = {"stop_here": "stop", "planned": "emergency --back"}
 
 
 def acts_shown(status: Mapping[str, Any], allowed: Mapping[str, bool]) -> list[Act]:

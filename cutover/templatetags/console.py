@@ -83,9 +83,9 @@ def moment(text: str | None) -> datetime | None:
 
 
 @register.filter
-def took(ms: int | None) -> str:
-    """How long something took, in the largest unit that says something."""
-    if ms is None:
+def took(ms: object) -> str:
+    """How long something took, in the largest unit that says something; a dash where nobody knows."""
+    if not isinstance(ms, int | float):
         return "–"
     if ms < 1000:
         return gettext("%(n)d ms") % {"n": ms}

@@ -29,6 +29,7 @@
       this.timeline = root.querySelector("[data-timeline]");
       this.template = document.getElementById("event-row");
       this.counting = 0;
+      this.holding = 0;
       this.phase = "";
       this.show(JSON.parse(document.getElementById("status").textContent));
       this.connect();
@@ -95,6 +96,8 @@
       this.showState(status);
       this.toggle("[data-alarm]", status.alarm);
       this.toggle("[data-outcome]", status.outcome);
+      this.toggle("[data-emergency]", status.mode === "emergency");
+      this.showHeld(status);
       this.toggle("[data-when-back]", status.direction === "backward");
       this.showPhases(status);
       this.showActs(status);
@@ -129,6 +132,29 @@
       };
       draw();
       if (runs) this.counting = setInterval(draw, 100);
+    }
+
+    // what keeps the next batch back; a wait whose end is known counts down from what the server said
+    showHeld(status) {
+      clearInterval(this.holding);
+      this.toggle("[data-held]", status.held);
+      const of = this.root.querySelector("[data-batch-of]");
+      if (of) {
+        of.hidden = status.batches < 2;
+        of.textContent = of.dataset.words.replace("%number%", status.batch + 1).replace("%all%", status.batches);
+      }
+      const left = this.root.querySelector("[data-left]");
+      if (!left) return;
+      const until = status.hold && status.hold.until;
+      const heard = performance.now();
+      const draw = () => {
+        const seconds = Math.ceil((new Date(until) - new Date(status.now) - (performance.now() - heard)) / 1000);
+        left.textContent = seconds > 0 ? left.dataset.words.replace("%seconds%", seconds) : "";
+      };
+      left.textContent = "";
+      if (!until) return;
+      draw();
+      this.holding = setInterval(draw, 500);
     }
 
     toggle(selector, shown) {
@@ -300,6 +326,8 @@
         row.querySelector("span:last-child").textContent = event.sentence;
         this.timeline.append(row);
       }
+      if (events.length > this.known || !this.followed) this.timeline.scrollTop = this.timeline.scrollHeight;
+      this.followed = true;
       this.known = Math.max(this.known, events.length);
     }
   }

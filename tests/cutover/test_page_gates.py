@@ -1,11 +1,13 @@
 """What stands between a preview and its start, on the page: pacing, safety rules, approval."""
 
+from typing import Any
+
 import pytest
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 from cutover import services
-from cutover.models import Cutover, SafetyRules
+from cutover.models import Cutover, Practice, SafetyRules
 from tests.cutover.builders import Scene, make_checked, make_started
 from tests.cutover.pages import page_of, signed_in
 
@@ -195,3 +197,39 @@ def test_a_viewer_may_do_none_of_it(guarded: Cutover, act: str) -> None:
         assert (
             signed_in("viewer").post(page_of(guarded, place), {"act": act, "reason": "r"}).status_code == 403
         )
+
+
+def test_a_practice_run_is_asked_for_on_the_page_of_the_checks(
+    cutover: Cutover, operator: Client, handed_over: list[Any]
+) -> None:
+    page = page_of(cutover, "precheck")
+    assert "Nobody has practised" in operator.get(page).content.decode()
+    assert operator.post(page, {"act": "practise"})["Location"] == page
+    shown = operator.get(page).content.decode()
+    assert "The practice run is under way; nobody is moved." in shown
+    assert "hx-trigger" in shown, "the page does not follow the run"
+    refused = operator.post(page, {"act": "practise"})
+    assert refused.status_code == 409
+    assert "Wait for its findings" in refused.content.decode()
+    assert signed_in("viewer").post(page, {"act": "practise"}).status_code == 403
+
+
+def test_what_a_practice_run_measured_stands_on_the_page(cutover: Cutover, operator: Client) -> None:
+    lost = {"node": "bj-2", "unit": "unbj", "error": "It counted nothing."}
+    Practice.objects.create(
+        cutover=cutover,
+        by="olga",
+        state=Practice.State.FAILED,
+        findings={
+            "checks": [],
+            "hooks": [],
+            "drain": {"nodes": [{"node": "bj-1", "unit": "unbj", "ms": 41, "sessions": 70}, lost],
+                      "sessions": 70, "freeze_ms": 41},
+            "recovery": [{"unit": "center", "sessions": 70, "handshake_ms": 1.9, "slowest_ms": 4.2,
+                          "accepts_per_s": 7000, "all_back_s": 0.01}],
+            "obstacles": 1,
+        },
+    )  # fmt: skip
+    page = operator.get(page_of(cutover, "precheck")).content.decode()
+    for told in ("41 ms", "It counted nothing.", "7000/s", "1.9 ms", "70"):
+        assert told in page, told

@@ -124,7 +124,7 @@ def with_everything(scene: Scene) -> Cutover:
     now = timezone.now()
     HookRun.objects.create(
         cutover=cutover, name="forbid-writes", moment="at_freeze", state="succeeded",
-        calls=2, answer="200 ok", started=now, finished=now,
+        calls=2, said={"status": 503, "text": "not yet"}, started=now, finished=now,
     )  # fmt: skip
     return cutover
 
@@ -154,7 +154,7 @@ def test_the_page_of_the_report_shows_all_of_it(scene: Scene) -> None:
         "383 ids are too many.",
         "urgent",
         "forbid-writes",
-        "200 ok",
+        "answered 503: not yet",
     ):
         assert told in page, told
     assert f"mshactl cutover report {cutover.number}" in page
