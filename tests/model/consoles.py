@@ -207,6 +207,13 @@ class Consoles:
         if "a cluster is moved in mid-cutover" in self.wrongs:
             moved = world._replace(moved_away=True)
             yield "the cluster of a node is moved to another unit", moved, False
+        if "an ordinary publish composes the rule from saved data" in self.wrongs and world.plan >= 0:
+            rule = self.published.saved_rule(world.plan)
+        yield "an ordinary change is published", self._published(world, rule, epochs=0), False
+
+    def _counted(self, world: World, views: Sequence[NodeView]) -> Sequence[NodeView]:
+        """The nodes as the gates count them."""
+        if not world.moved_away or world.step is None:
             return views
         moving = self.published.plans[world.plan].moving(world.step)
         move = next(iter(moving))
