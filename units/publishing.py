@@ -94,7 +94,8 @@ def publish(
         before = newest(namespace)
         document = None if before is None else json.loads(before.body)
         change = Change(config, rule) if compute is None else compute(namespace, document)
-        _check(namespace, document, change)
+        # What computed the change may have made it out of the document it was given.
+        _check(namespace, None if before is None else json.loads(before.body), change)
         return append(namespace, before, change, author=author, comment=comment)
 
 

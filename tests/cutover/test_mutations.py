@@ -4,7 +4,6 @@ Without its mutation every story here ends well. Source: PROTOCOL 8.
 """
 
 from collections.abc import Callable
-from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -219,9 +218,8 @@ def _change_the_config(scene: Scene, change: Callable[[dict[str, Any]], object])
 
     def compute(_: Namespace, document: dict[str, Any] | None) -> publishing.Change:
         assert document is not None
-        config = deepcopy(document["config"])
-        change(config)
-        return publishing.Change(config=config)
+        change(document["config"])
+        return publishing.Change(config=document["config"])
 
     publishing.publish(scene.namespace.pk, author="op", compute=compute)
 
