@@ -6,7 +6,7 @@ STRICT := msha units domains cutover
 # Somebody who watches sees pip's progress; a log gets its errors alone. Used within a recipe's shell.
 PIP_INSTALL = quiet=-qq; test ! -t 1 || quiet=; $(BIN)/python -m pip install --disable-pip-version-check $$quiet
 
-.PHONY: help setup demo demo-reset test lint fmt fuzz fuzz-guided bench chaos replay machine coverage node-modules messages
+.PHONY: help setup demo demo-reset test lint fmt fuzz fuzz-guided bench chaos replay machine coverage node-modules messages model
 
 help:
 	@echo 'make setup       prepare .venv'
@@ -19,6 +19,7 @@ help:
 	@echo 'make fuzz-guided the same, led by coverage; installs atheris'
 	@echo 'make bench       how the edge compares with nginx and HAProxy; takes some minutes'
 	@echo 'make chaos       200 cutovers under load while processes are killed, stopped and cut off; 25 minutes'
+	@echo 'make model       search every state of small configurations; some minutes, 2 GB of memory'
 	@echo 'make replay      one cutover under 2,000 live sessions, each of them watched'
 	@echo 'make machine     ever new histories of a cutover on the real rows; EXAMPLES=200 says how many'
 	@echo 'make coverage    the tests, with branch coverage'
@@ -119,6 +120,10 @@ machine: .venv/.dev-stamp
 	@dir=$$(mktemp -d); MACHINE_SEED=random MACHINE_EXAMPLES=$(or $(EXAMPLES),200) MSHA_DEBUG=1 MSHA_LOG_LEVEL=ERROR \
 	  REDIS_URL= MSHA_DATABASE_URL=sqlite:///$$dir/machine.sqlite3 $(BIN)/python -m tests.cutover.machine; \
 	  code=$$?; rm -rf $$dir; exit $$code
+
+# MODEL='restarts chain' searches only these. `make test` searches the same ones with fewer faults.
+model: .venv/.dev-stamp
+	@$(BIN)/python -m tests.model $(MODEL)
 
 # Branch coverage of what runs in the test process; the programs that integration tests start are not counted.
 coverage: .venv/.dev-stamp node-modules
