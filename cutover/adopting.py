@@ -7,6 +7,7 @@ from django.utils import timezone
 
 from cutover import plans, progress, rules, sentences
 from cutover.models import Cutover, CutoverEvent
+from cutover.pacing import planning
 from cutover.rules import Document, UnitTypeDict
 from msha.steering.phases import Phase, table_of
 from msha.steering.ranges import MovedIds
@@ -65,10 +66,21 @@ def _pk(running: Document) -> int:
 
 def _is(cutover: Cutover, running: Document) -> bool:
     """Whether the row is the cutover that the rule part speaks of: its id alone may have been given anew."""
-    moved = MovedIds.from_lists(cutover.moved)
-    directions = (moved.as_lists(), moved.swapped().as_lists())
-    same = cutover.unit_type == running["unit_type"] and running["moved"] in directions
+    same = cutover.unit_type == running["unit_type"] and _batch_of(cutover, running) is not None
     return cutover.pk == _pk(running) and same
+
+
+def _batch_of(cutover: Cutover, running: Document) -> int | None:
+    """The batch that the rule part moves, in whichever direction; None if it is none of the cutover's."""
+    for index, rows in enumerate(_batches(cutover)):
+        if running["moved"] in (rows, MovedIds.from_lists(rows).swapped().as_lists()):
+            return index
+    return None
+
+
+def _batches(cutover: Cutover) -> list[list[Any]]:
+    """As they were fixed at the start, or would be now where the database has forgotten the start."""
+    return cutover.plan.get("batches") or planning.fixed(cutover)[0]
 
 
 def _end(cutover: Cutover, rule: Document) -> None:
@@ -112,12 +124,14 @@ def _take_to(cutover: Cutover, rule: Document) -> None:
     """The row stands at the step of the rule part; acks under its epoch go on from there."""
     running = rule["cutover"]
     document = publishing.in_effect(cutover.namespace) or {"config": {}}
-    backward = running["moved"] != cutover.moved
+    batch = _batch_of(cutover, running) or 0
+    backward = running["moved"] != _batches(cutover)[batch]
     turns = (1 if backward else 2) if running["both"] else cutover.turns
     now = timezone.now()
     Cutover.objects.filter(pk=cutover.pk).update(
         state=plans.STATE_OF[Phase(running["phase"])],
         epoch=rule["epoch"],
+        batch=batch,
         turns=turns,
         plan=cutover.plan or plans.fixed(cutover, {**document, "rule": rule}),
         figures=cutover.figures or progress.begun(now),
@@ -125,7 +139,7 @@ def _take_to(cutover: Cutover, rule: Document) -> None:
         phase_at=now,
         updated=now,
     )
-    data = {"by": ACTOR, "reason": "", "version": 0, "epoch": rule["epoch"], "batch": 0, "turns": turns}
+    data = {"by": ACTOR, "reason": "", "version": 0, "epoch": rule["epoch"], "batch": batch, "turns": turns}
     CutoverEvent.objects.create(cutover=cutover, kind=running["phase"], data=data, at=now)
     audit.record(
         ACTOR,

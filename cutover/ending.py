@@ -65,7 +65,8 @@ def mark_ended(cutover: Cutover, state: Cutover.State, figures: dict[str, Any]) 
     cutover.figures = figures
     with sentences.stored():
         sentence = sentences.outcome(cutover)
-    if running.update(state=state, outcome=sentence, figures=figures, ended_at=now, updated=now) != 1:
+    over: dict[str, Any] = {"hold": {}, "paused_at": None, "baking_since": None}
+    if running.update(state=state, outcome=sentence, figures=figures, ended_at=now, updated=now, **over) != 1:
         raise Lost(cutover.pk)
     cutover.state, cutover.outcome, cutover.ended_at = state, sentence, now
     CutoverEvent.objects.create(cutover=cutover, kind=str(state), data={"outcome": sentence}, at=now)

@@ -148,10 +148,16 @@ def remaining(cutover: Cutover, nodes: Sequence[EdgeNode], figures: Figures) -> 
     said more, what the preview counted stands in for it.
     """
     reported: int = figures.get("sessions_remaining", 0)
-    if not _unheard(cutover, nodes, figures):
+    if not _unheard(cutover, nodes, figures) and not _more_to_come(cutover):
         return reported
     known = bool(cutover.impact) and not cutover.impact.get("uncounted")
     return _at_least(cutover, figures) if known or reported else None
+
+
+def _more_to_come(cutover: Cutover) -> bool:
+    """Whether batches follow; nodes report what is left of the present one alone."""
+    forward = cutover.active and not cutover.turned and not cutover.unwinding
+    return forward and 0 < cutover.batch + 1 < len(cutover.plan.get("batches", []))
 
 
 def _unheard(cutover: Cutover, nodes: Sequence[EdgeNode], figures: Figures) -> bool:

@@ -7,7 +7,7 @@ import pytest
 
 from cutover import services
 from cutover.models import Cutover
-from tests.cutover.builders import NEW_RANGES, OLD_RANGES, Scene, make_checked, make_started, take_to
+from tests.cutover.builders import NEW_RANGES, OLD_RANGES, Scene, make_checked, make_started, step, take_to
 from units import publishing, restore
 from units.models import EdgeNode, Namespace, Snapshot, UnitType
 
@@ -85,6 +85,27 @@ def test_a_cutover_whose_later_steps_were_forgotten_goes_on_where_the_fleet_is(
     resume(scene, body)
     cutover.refresh_from_db()
     assert (cutover.state, cutover.epoch) == (phase, scene.rule()["epoch"])
+    take_to(scene, cutover, State.DONE)
+    assert scene.ranges() == NEW_RANGES
+
+
+@pytest.mark.parametrize("known", ["checked", "first batch"])
+def test_a_forgotten_step_of_a_later_batch_is_adopted_with_its_batch(scene: Scene, known: str) -> None:
+    cutover = make_checked(scene)
+    services.set_pacing(cutover, {"steps": [10, 50], "gate": {"reconnect": None}}, "op")
+    backup = Backup(scene)
+    services.start(cutover, "op", scene.namespace.name)
+    take_to(scene, cutover, State.RELEASE)
+    if known == "first batch":
+        backup = Backup(scene)
+    for _ in range(8):
+        if (cutover.batch, cutover.state) == (1, State.FREEZE):
+            break
+        step(scene, cutover)
+    resume(scene, backup.restore())
+    cutover.refresh_from_db()
+    assert (cutover.state, cutover.batch, cutover.turns) == (State.FREEZE, 1, 0)
+    assert len(cutover.plan["batches"]) == 3
     take_to(scene, cutover, State.DONE)
     assert scene.ranges() == NEW_RANGES
 

@@ -466,3 +466,22 @@ def test_in_an_emergency_what_the_lost_node_said_last_is_spread(
     services.advance(cutover.pk)
     cutover.refresh_from_db()
     assert sizes(cutover) == [100, 100, 100, 83]
+
+
+def test_what_remains_counts_the_batches_to_come(scene: Scene) -> None:
+    cutover = make_checked(scene)
+    Cutover.objects.filter(pk=cutover.pk).update(impact={"pairs": [["unbj", "center", 40]]})
+    cutover.refresh_from_db()
+    services.set_pacing(cutover, {"steps": [50], "bake_s": 600}, "op")
+    services.start(cutover, "op", scene.namespace.name)
+    services.advance(cutover.pk)
+    take_to_batch(scene, cutover, 0, State.RELEASE)
+    report(scene, cutover, LOSING, closed=19)
+    services.advance(cutover.pk)
+    status = services.status(cutover)
+    assert (status["sessions_closed"], status["sessions_remaining"]) == (19, 21)
+    scene.all_ack()
+    services.advance(cutover.pk)
+    services.stop_here(cutover, "op", "enough")
+    status = services.status(cutover)
+    assert (status["sessions_remaining"], status["hold"], status["paused"]) == (0, {}, False)
