@@ -85,7 +85,7 @@ def test_an_abort_that_no_node_answers_may_be_finished_without_them(scene: Scene
     assert cutover.state == State.ABORTED
     assert "Finished by op without" in cutover.outcome
     left = Alarm.objects.get(namespace=scene.namespace, cleared_at=None)
-    assert (left.kind, scene["unbj"].row.name in left.sentence) == ("cutover_frozen", True)
+    assert (left.kind, scene[LOSING].row.name in left.sentence) == ("cutover_frozen", True)
 
 
 # -- turn-around ---------------------------------------------------------------------------------------------
