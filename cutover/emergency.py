@@ -21,6 +21,9 @@ from units.models import EdgeNode
 
 Mode = Cutover.Mode
 
+#: Beside the permission to start a cutover.
+PERMISSION = "cutover.emergency_cutover"
+
 
 def set_mode(cutover: Cutover, mode: str, actor: str, reason: str, typed: str) -> Cutover:
     """The cutover is in this mode, before its start or while it runs; what follows from it was done at once.

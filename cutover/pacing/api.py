@@ -6,8 +6,9 @@ from django.http import HttpRequest
 from ninja import Field, Router, Schema
 
 from cutover import services
-from cutover.api import CHANGE, EMERGENCY, START, CutoverOut, _whole, cutover_for
+from cutover.api import CHANGE, START, CutoverOut, _whole, cutover_for
 from cutover.consequences import consequences
+from cutover.emergency import PERMISSION as EMERGENCY
 
 router = Router(tags=["cutovers"])
 
