@@ -145,6 +145,13 @@ def test_a_node_that_missed_a_step_trusts_what_was_stated_against_the_newer_one(
     follows(obeyed(3, epoch=2), same_table)
 
 
+def test_a_file_that_was_made_from_an_older_rule_is_judged_by_what_the_node_obeys() -> None:
+    stale = obeyed(3, epoch=0, ranges={"center": ["0~9999"]})
+    raw = signed(9, epoch=2, ranges={"center": ["0~9999"]}, after=stale)
+    with pytest.raises(InvalidSigned, match="takes ids from unbj"):
+        follows(obeyed(4, epoch=1), raw)
+
+
 def test_reading_the_router_id_differently_moves_everything() -> None:
     base = obeyed(4)
     document = json.loads(snapshot(5, epoch=2).body)

@@ -16,7 +16,7 @@ from django.utils import timezone, translation
 
 from tests.support.receiver import Receiver, answer, hang_up, receiving
 from tests.units.builders import make_namespace
-from units import alarm_calls, alarm_targets
+from units import alarm_calls, alarm_targets, alarms
 from units.alarms import clear_alarm, raise_alarm, said
 from units.errors import Refused
 from units.models import Alarm, AlarmDelivery, AlarmTarget, ApiToken, AuditEvent, Namespace
@@ -163,6 +163,18 @@ def test_after_a_day_it_is_given_up_which_is_an_alarm_until_the_target_answers_a
     alarm_calls.look()
     untold.refresh_from_db()
     assert untold.cleared_at is not None
+
+
+def test_two_who_find_that_it_is_over_tell_it_once(receiver: Receiver, space: Namespace) -> None:
+    make_target(receiver)
+    alarm = raise_alarm(space.pk, "k", "s")
+    assert clear_alarm(space.pk, "k") == 1
+    cleared_at = Alarm.objects.get().cleared_at
+
+    assert not alarms._clear(alarm), "what somebody else has cleared is cleared again"
+
+    assert Alarm.objects.get().cleared_at == cleared_at
+    assert AlarmDelivery.objects.count() == 2
 
 
 def test_only_the_targets_of_the_namespace_or_of_all_are_told_and_none_that_is_switched_off(
