@@ -229,6 +229,15 @@ def report(request: HttpRequest, namespace: str, number: str) -> dict[str, Any]:
     return services.report(cutover_for(request, namespace, number))
 
 
+@router.post(
+    "/namespaces/{namespace}/cutovers/{number}/stragglers",
+    response=dict[str, Any],
+    summary="Ask the nodes again who has not come back; the report afterwards",
+)
+def stragglers(request: HttpRequest, namespace: str, number: str) -> dict[str, Any]:
+    return services.report(services.find_stragglers(cutover_for(request, namespace, number, CHANGE)))
+
+
 @router.patch("/namespaces/{namespace}/cutovers/{number}", response=CutoverOut, summary="Adjust a draft")
 def update(request: HttpRequest, namespace: str, number: str, body: DraftIn) -> dict[str, Any]:
     found = cutover_for(request, namespace, number, CHANGE)

@@ -15,7 +15,7 @@ import structlog
 from django.db import DatabaseError
 from django.utils import timezone
 
-from cutover import alarms, checking, plans, progress, steps
+from cutover import alarms, checking, plans, progress, steps, stragglers
 from cutover.hooks import calling
 from cutover.models import Cutover
 from cutover.practice import running as practising
@@ -55,6 +55,7 @@ def look_at_everything() -> int:
     checking.take_over()
     calling.take_over()
     practising.take_over()
+    stragglers.look()
     return running
 
 

@@ -20,6 +20,7 @@ from cutover.safety.overriding import override
 from cutover.starting import start
 from cutover.status import actions, status, summary
 from cutover.steps import advance
+from cutover.stragglers import find as find_stragglers
 
 __all__ = [
     "InvalidChange",
@@ -38,6 +39,7 @@ __all__ = [
     "create_draft",
     "declare_unit_dead",
     "discard",
+    "find_stragglers",
     "finish_with_stragglers",
     "open_draft",
     "override",

@@ -162,11 +162,15 @@ def watch(call: Call, number: str | None) -> None:
 
 
 @cutover.command("report")
+@click.option("--ask", is_flag=True, help="Ask the nodes first who has not come back.")
 @_number
 @common_options
-def report(call: Call, number: str | None) -> None:
+def report(call: Call, number: str | None, ask: bool) -> None:
     """Show who did what when in a cutover, by default the latest; -o json is everything, to keep."""
-    found = dict(call.console.get(_path(call, number or "latest", "report")))
+    if ask:
+        found = dict(call.console.post(_path(call, number or "latest", "stragglers")))
+    else:
+        found = dict(call.console.get(_path(call, number or "latest", "report")))
     call.show(found, lambda: report_text(found))
 
 

@@ -569,6 +569,7 @@ class Probe(models.Model):
         SEND = "send", _("message to sessions")
         ACCEPTS = "accepts", _("handshakes it accepts")
         REHEARSE = "rehearse", _("rehearsal of a freeze")
+        RETURNS = "returns", _("whose sessions were closed, and who is back")
 
     class State(models.TextChoices):
         PENDING = "pending", _("pending")

@@ -7,7 +7,7 @@ from django.shortcuts import get_object_or_404, redirect
 
 from cutover import services
 from cutover.models import Cutover
-from cutover.pages.base import ADD
+from cutover.pages.base import ADD, CHANGE
 from cutover.pages.progress import Running
 from cutover.pages.shown import batches_shown, checks_shown
 from cutover.pages.wizard import Place
@@ -19,7 +19,11 @@ class Report(Running):
 
     place = Place.REPORT
     template_name = "cutover/report.html"
-    acts: ClassVar[dict[str, str]] = {"rollback": ADD}
+    acts: ClassVar[dict[str, str]] = {"rollback": ADD, "ask": CHANGE}
+
+    def do_ask(self) -> HttpResponse:
+        services.find_stragglers(self.cutover)
+        return redirect("cutover:report", self.cutover.pk)
 
     def do_rollback(self) -> HttpResponse:
         draft = services.rollback(self.cutover, self.actor)

@@ -124,7 +124,7 @@ def with_everything(scene: Scene) -> Cutover:
     now = timezone.now()
     HookRun.objects.create(
         cutover=cutover, name="forbid-writes", moment="at_freeze", state="succeeded",
-        calls=2, said={"status": 503, "text": "not yet"}, started=now, finished=now,
+        calls=2, said={"status": 503, "text": "not yet", "means": "again"}, started=now, finished=now,
     )  # fmt: skip
     return cutover
 

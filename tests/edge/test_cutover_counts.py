@@ -1,5 +1,12 @@
 """What a worker counts for a cutover: live sessions before it, closed and reconnected ones during it."""
 
+from typing import Any
+
+import pytest
+
+from msha.edge.session import cutover_progress
+from msha.edge.session.cutover_progress import runs
+from msha.steering.wire import progress_key
 from tests.support.edge_worker import EdgeWorker, make_config, make_cutover, make_rule
 from tests.support.websocket_wire import BackSource
 
@@ -17,6 +24,11 @@ def count(worker: EdgeWorker, unit_type: str, *ranges: list[int]) -> list[int]:
     worker.agent.say("count", id=7, unit_type=unit_type, ranges=list(ranges))
     counts: list[int] = worker.agent.hear("count", lambda word: word["id"] == 7)["counts"]
     return counts
+
+
+def told(worker: EdgeWorker, cutover: int, among: list[list[int]] | None = None) -> Any:
+    worker.agent.say("returns", id=9, cutover=cutover, among=among)
+    return worker.agent.hear("returns", lambda word: word["id"] == 9)["told"]
 
 
 def test_live_sessions_are_counted_by_range(worker: EdgeWorker, back_source: BackSource) -> None:
@@ -52,3 +64,44 @@ def test_another_cutover_is_counted_from_zero(worker: EdgeWorker, back_source: B
     second = worker.agent.stats(lambda said: said["by_phase"]["reconnected"] == 1)["by_phase"]
     assert second["closed"] == 0
     assert second["cutover"] != first["cutover"]
+
+
+def test_a_worker_remembers_whose_sessions_a_cutover_closed_and_who_of_them_is_back(
+    worker: EdgeWorker, back_source: BackSource
+) -> None:
+    for router_id in (1111, 1112, 1500):
+        worker.open(back_source, router_id)
+    worker.apply(config(back_source), make_rule(OLD, epoch=2, cutover=make_cutover("freeze", AWAY)))
+    key = worker.agent.stats(lambda said: said["by_phase"]["closed"] == 3)["by_phase"]["cutover"]
+    assert told(worker, key) == {"ids": [[1111, 1112], [1500, 1500]], "left_out": 0}
+    assert told(worker, key + 1) is None, "it was asked of another cutover"
+    worker.apply(config(back_source), make_rule(OLD, epoch=3))  # aborted: the ids are served here again
+    worker.open(back_source, 1112)
+    assert told(worker, key)["ids"] == [[1111, 1111], [1500, 1500]]
+    assert told(worker, key, [[1000, 1999]])["ids"] == [[1112, 1112]]
+    assert told(worker, key, [[1113, 1999]])["ids"] == []
+    assert told(worker, key, [])["ids"] == []
+
+
+def test_a_worker_of_the_gaining_unit_remembers_who_came(worker: EdgeWorker, back_source: BackSource) -> None:
+    worker.apply(config(back_source), make_rule(NEW, epoch=2))
+    worker.apply(config(back_source), make_rule(OLD, epoch=3, cutover=make_cutover("activate", BACK)))
+    for router_id in (1111, 1112, 5):
+        worker.open(back_source, router_id)
+    key = worker.agent.stats(lambda said: said["by_phase"]["reconnected"] == 2)["by_phase"]["cutover"]
+    assert told(worker, key, [[0, 9999]]) == {"ids": [[1111, 1112]], "left_out": 0}
+    assert told(worker, key) == {"ids": [], "left_out": 0}
+
+
+def test_ids_are_written_as_runs() -> None:
+    assert runs([]) == []
+    assert runs([1, 2, 3, 7, 9, 10]) == [[1, 3], [7, 7], [9, 10]]
+
+
+def test_no_more_ids_are_remembered_than_the_limit_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cutover_progress, "REMEMBERED_LIMIT", 2)
+    progress = cutover_progress.CutoverProgress("center")
+    for router_id in (5, 6, 7, 6):
+        progress._remember(progress.gone, router_id)
+    progress._cutover = "c1"
+    assert progress.returns(progress_key("c1"), None) == {"ids": [[5, 6]], "left_out": 1}

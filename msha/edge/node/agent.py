@@ -369,6 +369,8 @@ class Agent(EdgeProcess):
             result = await self._count(request)
         elif request.kind == "send":
             result = await self._send(request)
+        elif request.kind == "returns":
+            result = await self._returns(request)
         elif request.kind == "rehearse":
             result = await self._rehearse(request)
         else:
@@ -389,6 +391,22 @@ class Agent(EdgeProcess):
         if counts is None:
             return {"ok": False, "ms": ms, "error": "Not every worker counted its sessions in time."}
         return {"ok": True, "ms": ms, "counts": counts}
+
+    async def _returns(self, request: ProbeRequest) -> probes.Result:
+        """Whose sessions a cutover has closed here and who has come back; the workers remember it."""
+        cutover, among = request.params.get("cutover"), request.params.get("among")
+        if among is not None:
+            among = probes.countable({"ranges": among})[1]
+        if type(cutover) is not int or (among is None) != (request.params.get("among") is None):
+            return {"ok": False, "ms": 0, "error": "The probe names no cutover, or ranges that are none."}
+        started = time.perf_counter()
+        told = None
+        if self.fleet is not None:
+            told = await self.fleet.returns(cutover, among, request.timeout_s)
+        ms = round((time.perf_counter() - started) * 1000, 1)
+        if told is None:
+            return {"ok": False, "ms": ms, "error": "Not every worker remembers this cutover."}
+        return {"ok": True, "ms": ms, "ids": told[0], "left_out": told[1]}
 
     async def _rehearse(self, request: ProbeRequest) -> probes.Result:
         """What a FREEZE would take here: disk, reading a snapshot, finding the sessions; none is closed."""

@@ -22,6 +22,7 @@ from typing import Any, Self
 
 import structlog
 
+from msha.edge.session.cutover_progress import runs
 from msha.edge.session.messages import Address, Outcome
 from msha.edge.session.tally import Highest, Tally
 from msha.steering.errors import Transient
@@ -390,6 +391,21 @@ class Fleet:
             return None
         return [sum(each) for each in zip(*counts, strict=True)] if counts else [0] * len(ranges)
 
+    async def returns(
+        self, cutover: int, among: Sequence[Sequence[int]] | None, timeout_s: float
+    ) -> tuple[list[list[int]], int] | None:
+        """The ids that are gone, or those of some that are back, and how many were left out.
+
+        None if a worker did not say in time, or was not there for the whole cutover.
+        """
+        question = {"do": "returns", "cutover": cutover, "among": among and list(among)}
+        answers, complete = await self._ask(question, timeout_s)
+        told = [answer["told"] for answer in answers]
+        if not complete or not told or None in told:
+            return None
+        ids = sorted({one for each in told for first, last in each["ids"] for one in range(first, last + 1)})
+        return runs(ids), sum(int(each["left_out"]) for each in told)
+
     async def send(self, address: Address, text: str, timeout_s: float) -> tuple[Outcome, bool]:
         """What became of a text to sessions, and whether every worker said so in time.
 
@@ -518,7 +534,7 @@ class Fleet:
                 worker.stats, worker.stats_at = Stats.read(said), now
                 worker.lag.add(float(said["lag_s"]), now)
                 worker.reported = max(worker.reported, int(said["report"]))
-            case "count" | "sent":
+            case "count" | "sent" | "returns":
                 if said["id"] in self._open_questions:  # a late one would be kept for ever
                     worker.answers[said["id"]] = said
             case other:

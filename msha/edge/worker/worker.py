@@ -125,6 +125,9 @@ class Worker:
             case "count":
                 counts = self.sessions.counts(str(said["unit_type"]), said["ranges"])
                 self._channel.say("count", id=said["id"], counts=counts)
+            case "returns":
+                told = self.progress.returns(int(said["cutover"]), said["among"])
+                self._channel.say("returns", id=said["id"], told=told)
             case "report":
                 self._say_stats(int(said["id"]))
             case "send":
