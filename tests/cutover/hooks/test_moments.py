@@ -300,6 +300,22 @@ def test_in_an_emergency_a_failing_hook_undoes_nothing(
     play(scene, cutover, handed_over)
 
 
+def test_a_hook_that_had_failed_before_the_emergency_was_declared_undoes_nothing_either(
+    scene: Scene, receiver: Receiver, handed_over: Work
+) -> None:
+    make_hook(scene, receiver, "at_freeze")
+    receiver.lasting = NO
+    cutover = make_started(scene)
+    step(scene, cutover)
+    do(handed_over)
+    assert run_of(cutover).state == Run.FAILED  # no node has answered yet
+    Cutover.objects.filter(pk=cutover.pk).update(mode=Cutover.Mode.EMERGENCY)
+    step(scene, cutover)
+    assert cutover.state == State.FREEZE
+    services.skip_hook(cutover, "at_freeze", "olga", "its database is gone with the unit")
+    play(scene, cutover, handed_over)
+
+
 def test_a_failure_after_release_raises_an_alarm_and_keeps_the_next_start_back(
     scene: Scene, receiver: Receiver, handed_over: Work
 ) -> None:
