@@ -7,7 +7,7 @@ are only compared where one event must have come before the other.
 
 import bisect
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -130,13 +130,23 @@ def _two_units_by_messages(evidence: Evidence) -> Iterator[Violation]:
 def _two_units_behind(evidence: Evidence) -> Iterator[Violation]:
     """The kernel's view behind the edges: a new tunnel while one of another unit had not been ended."""
     for tunnel in evidence.tunnels.values():
-        if tunnel.alive and tunnel.elsewhere:
+        for unit, number, state in tunnel.elsewhere if tunnel.alive else ():
+            if state == "closing" and _lost(evidence, number, tunnel.at):
+                continue  # nobody waits for its back-source any more
             yield Violation(
                 "I1",
                 tunnel.at,
-                f"id {tunnel.router_id} had tunnel {tunnel.number} in {tunnel.unit} while"
-                f" {', '.join(f'{number} in {unit}' for unit, number in tunnel.elsewhere)} was open",
+                f"id {tunnel.router_id} had tunnel {tunnel.number} in {tunnel.unit}"
+                f" while {number} in {unit} was {state}",
             )
+
+
+def _lost(evidence: Evidence, tunnel: int, at: float) -> bool:
+    """Whether a fault may have ended the edge of the tunnel by then."""
+    session = evidence.sessions.get(evidence.tunnels[tunnel].session)
+    return session is None or any(
+        session.port in trouble.ports and trouble.at <= at <= trouble.until for trouble in evidence.troubles
+    )
 
 
 def _wrong_unit(evidence: Evidence) -> Iterator[Violation]:
@@ -365,7 +375,7 @@ def _behind(evidence: Evidence, keys: Iterable[tuple[int, int]]) -> Iterator[flo
     for number, router_id in keys:
         ask = asks[number]
         ended = [it.ended for it in by_id[router_id] if ask.at <= it.ended <= ask.until and it.at < ask.at]
-        if ended:
-            begun: Sequence[float] = [it.at for it in by_id[router_id] if it.at > max(ended) and it.alive]
-            if begun:
-                yield min(begun) - max(ended)
+        begun = [it.at for it in by_id[router_id] if ask.at < it.at <= ask.until and it.alive]
+        begun = [at for at in begun if at > max(ended, default=END)]
+        if begun:
+            yield min(begun) - max(ended)

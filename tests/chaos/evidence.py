@@ -51,7 +51,8 @@ class Tunnel:
 
     Attributes:
         alive: whether nobody had ended it when its handshake was read.
-        elsewhere: unit and number of tunnels of the id in other units that nobody had ended at that moment.
+        elsewhere: tunnels of the id in other units at that moment: unit, number, and ``open`` where nobody
+            had ended it, or ``closing`` where the edge had to wait for its back-source.
     """
 
     number: int
@@ -60,7 +61,7 @@ class Tunnel:
     session: int
     at: float
     alive: bool
-    elsewhere: Sequence[tuple[str, int]]
+    elsewhere: Sequence[tuple[str, int, str]]
     ended: float = END
 
 
@@ -212,7 +213,7 @@ def _hear_source(evidence: Evidence, line: Line, sent: Times, answers: Times) ->
             line["session"],
             at,
             line["alive"],
-            [(unit, number) for unit, number in line["elsewhere"]],
+            [(unit, number, state) for unit, number, state in line["elsewhere"]],
         )
         return
     tunnel = evidence.tunnels.get(line["conn"])

@@ -415,6 +415,20 @@ def _database_away(scene: Scene) -> Fault:
     return Fault("database-away", at, _moment(scene), lasts_s, strike, over.set)
 
 
+@kind("sluggish-sources", 1)
+def _sluggish_sources(scene: Scene) -> Fault:
+    """Back-sources that let a Close lie: the edges have to wait for them, and not for ever."""
+    fleet = scene.fleet
+    return Fault(
+        "sluggish-sources",
+        "prepare",
+        0.0,
+        4.0,
+        lambda: fleet.back_sources_are("sluggish"),
+        lambda: fleet.back_sources_are("quick"),
+    )
+
+
 # -- what operators do at the wrong moment -------------------------------------------------------------------
 
 

@@ -148,14 +148,8 @@ class ChaosFleet(Fleet):
 
     def _back_sources(self) -> list[str]:
         addresses = [f"{unit.code}={address}" for unit in self.plan.units for address in unit.back_sources]
-        return [
-            sys.executable,
-            "-m",
-            "tests.chaos.sources",
-            "--journal",
-            str(self.journal("sources")),
-            *addresses,
-        ]
+        words = ["--journal", str(self.journal("sources")), "--state", str(self.directory / "sources.sock")]
+        return [sys.executable, "-m", "tests.chaos.sources", *words, *addresses]
 
     def _swarm(self) -> list[str]:
         options = {
@@ -182,6 +176,10 @@ class ChaosFleet(Fleet):
     def link(self, edge: str, mode: str) -> None:
         """The edge's way to the consoles behaves so from now on."""
         ask(self.directory / "links.sock", f"{edge} {mode}")
+
+    def back_sources_are(self, how: str) -> None:
+        """``sluggish`` or ``quick`` in answering a Close."""
+        ask(self.directory / "sources.sock", how)
 
     def where(self) -> list[tuple[int, str]]:
         """Of each client its id and the unit that serves it now, or ""."""

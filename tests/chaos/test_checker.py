@@ -221,11 +221,12 @@ def test_two_sessions_of_an_id_in_two_units_at_once_are_found(told: Told) -> Non
     assert {"I1", "I4"} <= set(told.rules())
 
 
-def test_an_overlap_that_only_the_kernel_saw_is_found(told: Told) -> None:
+@pytest.mark.parametrize("state", ["open", "closing"])
+def test_an_overlap_that_only_the_kernel_saw_is_found(told: Told, state: str) -> None:
     told.cutover()
     client = told.client(MOVED, retry_s=0.01)
     first = told.session(client, BRANCH, 1.0, FROZEN)
-    told.session(client, CENTER, ACTIVE, None, elsewhere=[(BRANCH, first)])
+    told.session(client, CENTER, ACTIVE, None, elsewhere=[(BRANCH, first, state)])
     assert told.rules() == ["I1"]
 
 
