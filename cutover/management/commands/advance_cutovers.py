@@ -6,9 +6,10 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from cutover import driving
+from cutover import driving, watch
 from cutover.hooks import calling
 from cutover.models import Cutover
+from units import alarm_calls
 
 EVERY_S = 0.25
 
@@ -30,7 +31,9 @@ class Command(BaseCommand):
             self._tell(told)
             if not options["watch"] or not running:
                 break
+            watch.tell_alarms()
             time.sleep(EVERY_S)
+        alarm_calls.look()  # threads would end with this process
         if not told:
             self.stdout.write("No cutover is running.")
 
