@@ -99,3 +99,27 @@ def test_a_lost_node_is_named_skipped_and_the_cutover_aborted(fleet: Fleet, play
     assert trouble["highlighted"] == ["edge-unbj"]
     assert "Nothing has moved to another unit yet" in trouble["consequence"]
     assert "it is not coming back" in trouble["outcome"]
+
+
+def test_a_cutover_in_batches_is_paused_resumed_and_rolled_back_by_clicks(play: Play) -> None:
+    batches = play("batches")
+    assert batches.errors == []
+    moved = int(batches["after"]) - int(batches["before"])
+    assert moved > 100
+    assert batches["shiftShown"].startswith(f"{moved} of 10000 ids move: {int(batches['before']) + 1}~")
+    assert batches["chosenByTyping"]
+    assert batches["pacing"].startswith("3 steps of ")
+    assert "It takes at least 12 s." in batches["pacing"]
+    assert "The gaining units are watched until" in batches["baking"]
+    assert "s left" in batches["baking"]
+    assert batches["whileBaking"] == ["moved", "waits for its turn", "waits for its turn"]
+    assert "No further batch begins until somebody resumes" in batches["pauseSaid"]
+    assert batches["paused"] == "Paused by olga: the dashboards first"
+    assert {"resume", "stop_here", "turn_around"} <= set(batches["possible"])
+    assert batches["stillPaused"] == batches["whileBaking"]
+    assert batches["resumeSaid"].startswith("Batch 2 of 3 begins")
+    assert "in 2 batches" in batches["rollBackSaid"]
+    assert batches["lockedBefore"]
+    assert batches["atTheEnd"] == ["back at its old owner", "back at its old owner", "never moved"]
+    assert batches["given"] == batches["before"]
+    assert batches["file"].startswith("cutover-demo-")
