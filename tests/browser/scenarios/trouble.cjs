@@ -8,7 +8,7 @@ module.exports = async ({ options, facts, signedIn }) => {
   await page.locator("input[name=last]").first().fill(String(options.last));
   await page.click("button.primary[value=preview]");
   await at("preview");
-  facts.impact = (await page.locator(".impact p").innerText()).trim();
+  facts.impact = (await page.locator(".impact p").first().innerText()).trim();
   await page.click(".wizard-foot a.primary");
   await page.click("button[value=run]");
   await at("precheck");
@@ -35,7 +35,7 @@ module.exports = async ({ options, facts, signedIn }) => {
   await at("progress");
   await page.waitForFunction((name) => document.querySelector("[data-text=waiting]").textContent.includes(name), options.node);
   facts.waiting = (await page.locator("[data-text=waiting]").innerText()).trim();
-  facts.highlighted = await page.locator("tr.current").evaluateAll((rows) => rows.map((row) => row.dataset.node));
+  facts.highlighted = await page.locator("tr[data-node].current").evaluateAll((rows) => rows.map((row) => row.dataset.node));
   const abort = page.locator("[data-act=abort]");
   await abort.locator("summary").first().click();
   facts.consequence = (await abort.locator("p").first().innerText()).trim();
