@@ -233,9 +233,13 @@ def test_the_checks_of_an_emergency_pass_with_a_warning_where_only_the_losing_un
     assert services.status(cutover)["checks"][4]["amber"]
 
 
-def test_the_checks_of_an_emergency_fail_where_the_gaining_unit_is_gone(scene: Scene) -> None:
+def test_the_checks_of_an_emergency_fail_where_a_gaining_node_is_gone(db: None) -> None:
+    scene = make_scene(per_unit=2)
     cutover = make_draft(scene)
     services.preview(cutover, "op")
     to_emergency(scene, cutover)
-    lose(scene, GAINING)
-    assert nodes_check(cutover).state == Check.State.FAILED
+    lose(scene, GAINING, LOSING)
+    check = nodes_check(cutover)
+    assert check.state == Check.State.FAILED
+    assert name_of(scene, GAINING) in check.reason
+    assert name_of(scene, LOSING) not in check.reason

@@ -423,10 +423,13 @@ def test_a_drain_is_never_faster_than_the_gaining_unit_accepts(
     assert cutover.plan["pace"]["accepts"] == {"center": 20}
 
 
+@pytest.mark.parametrize("accepts", [{}, {"center": 1000}])
 def test_a_drain_that_closed_more_than_was_counted_rests_longer(
-    scene: Scene, answering: dict[str, Any]
+    scene: Scene, answering: dict[str, Any], accepts: dict[str, float]
 ) -> None:
     cutover = paced(scene, {"sessions_per_s": 50, "interval_s": 2})
+    cutover.plan["pace"]["accepts"] = accepts
+    Cutover.objects.filter(pk=cutover.pk).update(plan=cutover.plan)
     take_to_batch(scene, cutover, 0, State.RELEASE)
     report(scene, cutover, LOSING, closed=300)
     services.advance(cutover.pk)
