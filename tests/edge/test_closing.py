@@ -6,6 +6,8 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -167,39 +169,48 @@ def many_descriptors() -> Iterator[int]:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+def kept_waiting_s() -> float:
+    """How long this thread could have run so far, but others had the processor."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        return 0.0
+
+
 def run_until(reactor: Reactor, fact: Callable[[], bool], seconds: float) -> float:
-    """How long it takes until the fact."""
-    began = time.monotonic()
+    """How long it takes until the fact, but for the time that the machine had none for us."""
+    began, waited_s = time.monotonic(), kept_waiting_s()
     while not fact():
         assert time.monotonic() < began + seconds
         reactor.turn()
-    return time.monotonic() - began
+    return time.monotonic() - began - (kept_waiting_s() - waited_s)
 
 
-def test_thousands_of_real_sessions_with_silent_peers_are_gone_within_a_second() -> None:
-    peers: list[Peers] = []
+@pytest.fixture
+def peers() -> Iterator[list[Peers]]:
+    """The far ends of sessions, client's and back-source's."""
+    ends: list[Peers] = []
+    yield ends
+    for end in chain.from_iterable(ends):
+        end.close()
+
+
+def test_thousands_of_real_sessions_with_silent_peers_are_gone_within_a_second(peers: list[Peers]) -> None:
     with many_descriptors() as descriptors:
         count = min(4_000, (descriptors - 500) // 4)
         sessions = open_sessions(count, peers, close_s=CLOSE_S)
         sessions.close(list(sessions), lambda _: "moved to unbj")
-        took_s = run_until(sessions.reactor, lambda: not sessions, 10)
-        assert sessions.counters["close_aborted"] == count
-        assert took_s < GONE_WITHIN_S
-        for pair in peers:
-            for end in pair:
-                end.close()
-    sessions.reactor.close_down()
+        took_s = run_until(sessions.reactor, lambda: not sessions, 30)
+        sessions.reactor.close_down()
+    assert sessions.counters["close_aborted"] == count
+    assert took_s < GONE_WITHIN_S
 
 
-def test_an_ended_session_is_forgotten_by_those_that_close() -> None:
-    peers: list[Peers] = []
-    sessions: Sessions = open_sessions(3, peers, close_s=0.3)
+def test_an_ended_session_is_forgotten_by_those_that_close(peers: list[Peers]) -> None:
+    sessions: Sessions = open_sessions(3, peers, close_s=10)
     sessions.close(list(sessions), lambda _: "moved to unbj")
     for _, server in peers:
         server.shutdown(socket.SHUT_RDWR)
     run_until(sessions.reactor, lambda: not sessions, 5)
     assert "close_aborted" not in sessions.counters
-    for pair in peers:
-        for end in pair:
-            end.close()
     sessions.reactor.close_down()
