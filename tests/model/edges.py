@@ -294,7 +294,8 @@ class Edges:
                 words = "is confirmed" if current else "is confirmed by a console that reads stale"
                 yield Move(words, edge._replace(in_sync=True, live=True), costs, fair=current)
         else:
-            yield Move("is connected again", edge._replace(connected=True, live=True), fair=True)
+            again = edge._replace(connected=True, live=True, in_sync=False)
+            yield Move("is connected again", again, fair=True)
             if edge.live:
                 yield Move("is not live any more", edge._replace(live=False), fair=True)
         if edge.in_sync and edge.obeys != newest:
