@@ -67,13 +67,24 @@ class Trial:
                 return 0
 
 
-def trials(document: Document, unit_type: str, moved: MovedIds, nodes: list[EdgeNode]) -> list[Trial]:
-    """One handshake per node, domain and id, one moved and one unmoved id, at the domain's shortest URI."""
+def trials(
+    document: Document,
+    unit_type: str,
+    moved: MovedIds,
+    nodes: list[EdgeNode],
+    coming: MovedIds | None = None,
+) -> list[Trial]:
+    """One handshake per node, domain and id, one moved and one unmoved id, at the domain's shortest URI.
+
+    Args:
+        coming: those of the moved ids that have not moved yet, if some have: one of these is tried. Edges
+            count a session of an id that has moved as a client that came back.
+    """
     compiled = steering.load(steering.canonical(document))
     rule = compiled.unit_types.get(unit_type)
     if rule is None:
         return []
-    texts = list(_texts(rule.reader, moved))
+    texts = list(_texts(rule.reader, moved, moved if coming is None else coming))
     made = []
     for domain in document["config"].get("domains", []):
         if not domain.get("uris"):
@@ -88,11 +99,11 @@ def trials(document: Document, unit_type: str, moved: MovedIds, nodes: list[Edge
     return made
 
 
-def _texts(reader: RouterIdReader, moved: MovedIds) -> Iterator[tuple[int, str]]:
-    """``(id, text that reads as it)`` for one moved and one unmoved id, as far as there are such."""
-    wanted = {True: bool(moved), False: True}
+def _texts(reader: RouterIdReader, moved: MovedIds, coming: MovedIds) -> Iterator[tuple[int, str]]:
+    """``(id, text that reads as it)`` for one coming and one unmoved id, as far as there are such."""
+    wanted = {True: bool(coming), False: True}
     space = reader.key_space
-    first = next(iter(moved)).start if moved else space.min
+    first = next(iter(coming)).start if coming else space.min
     for number in (first, *range(space.min, min(space.max + 1, space.min + SEARCH_LIMIT))):
         if not any(wanted.values()):
             return
@@ -100,7 +111,9 @@ def _texts(reader: RouterIdReader, moved: MovedIds) -> Iterator[tuple[int, str]]
             found = reader.read(_request(reader, "trial.invalid", "/", "", str(number)))
         except InvalidRouterId:
             continue
-        if found is not None and wanted[moved.contains(found.value)]:
+        if found is None or moved.contains(found.value) != coming.contains(found.value):
+            continue
+        if wanted[moved.contains(found.value)]:
             wanted[moved.contains(found.value)] = False
             yield found.value, str(number)
 

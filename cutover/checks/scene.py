@@ -6,9 +6,11 @@ from functools import cached_property
 
 from django.utils.functional import Promise
 
+from cutover import plans
 from cutover.models import Cutover
 from cutover.rules import Document
 from cutover.trials import Trial, trials
+from msha.steering.phases import Phase
 from msha.steering.ranges import MovedIds
 from units import publishing
 from units.models import EdgeNode
@@ -65,7 +67,16 @@ class Scene:
     @cached_property
     def trials(self) -> list[Trial]:
         """The trial handshakes of this cutover."""
-        return trials(self.document, self.cutover.unit_type, self.moved, self.live)
+        return trials(self.document, self.cutover.unit_type, self.moved, self.live, self.coming)
+
+    @cached_property
+    def coming(self) -> MovedIds:
+        """The ids of the next batch while the cutover runs, else all of them."""
+        if self.cutover.state not in plans.PHASE_OF:
+            return self.moved
+        plan, step = plans.plan_of(self.cutover), plans.step_of(self.cutover)
+        batch = step.batch if step.phase is Phase.PREPARE else step.batch + 1
+        return plan.batches[batch] if batch < len(plan.batches) else self.moved
 
 
 Answered = Sequence[tuple[Question, Answer | None]]

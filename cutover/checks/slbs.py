@@ -26,7 +26,7 @@ def _ask(scene: Scene) -> list[Question]:
     questions = []
     for slb in _concerned(scene):
         nodes = [node for node in scene.gaining if node.unit_id == slb.unit_id]
-        for trial in trials(scene.document, scene.cutover.unit_type, scene.moved, nodes[:1]):
+        for trial in trials(scene.document, scene.cutover.unit_type, scene.moved, nodes[:1], scene.coming):
             host = str(trial.question.params["host"])
             if (host, slb.unit.code) in _fronted(scene, slb):
                 server = _endpoint(slb, _port(scene, host, slb.unit.code))
