@@ -93,7 +93,9 @@ class Console:
     def close(self) -> None:
         self._client.close()
 
-    def _ask(self, method: str, path: str, **arguments: Any) -> Any:
+    def _ask(self, method: str, path: str, *, json: Any = None, **arguments: Any) -> Any:
+        if json is not None:
+            arguments |= {"content": _encoded(json), "headers": {"Content-Type": "application/json"}}
         try:
             response = self._client.request(method, path.lstrip("/"), **arguments)
         except httpx.TimeoutException as error:
@@ -129,6 +131,20 @@ class Console:
                 "unreadable",
                 response.status_code,
             )
+
+
+def _encoded(value: Any) -> bytes:
+    """The body of a request.
+
+    Raises:
+        Misuse: the value has a number or a text that JSON has not.
+    """
+    try:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise Misuse("A text is not valid UTF-8. Is the terminal's encoding right?") from error
+    except ValueError as error:
+        raise Misuse("A number is infinite or none at all (nan); give one that can be counted.") from error
 
 
 @dataclass

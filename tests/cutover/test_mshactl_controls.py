@@ -86,6 +86,18 @@ def test_a_rule_on_the_line_forgets_an_older_pacing(console: LiveConsole, space:
     assert status["pacing"] == {}
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--batches", "nan"), ("--batches", "inf"), ("--bake", "nan"), ("--sessions-per-s", "inf")],
+)
+def test_numbers_that_nobody_can_count_get_a_sentence(
+    console: LiveConsole, space: str, option: str, value: str
+) -> None:
+    _, said = ran(console, space, "preview", *RULE, option, value, code=2)
+    assert "A number is infinite or none at all" in said
+    assert "Traceback" not in said
+
+
 def test_an_emergency_is_started_and_ended_from_a_shell(console: LiveConsole, space: str) -> None:
     _, said = ran(console, space, "start", *RULE, "--emergency", "--yes", code=2)
     assert "--emergency needs a --reason" in said
