@@ -1,7 +1,8 @@
 """The API of cutovers: draft, preview, check, start, watch, undo.
 
-``id`` in every answer is the number that pages show and that addresses take; ``latest`` and ``running`` are
-understood in its place.
+``id`` in every answer is the number that pages show and that addresses take. In its place are understood:
+``latest``, ``running``, ``current`` (the running one, else the one started last, else the latest) and
+``draft`` (the newest that has not been started).
 """
 
 from dataclasses import asdict
@@ -391,7 +392,7 @@ def discard(request: HttpRequest, namespace: str, number: str) -> dict[str, Any]
 
 
 def cutover_for(request: HttpRequest, namespace: str, number: str, *permissions: str) -> Cutover:
-    """The cutover of that number, or the ``latest`` or ``running`` one, for a user with the permissions.
+    """The cutover of that number or name (see above), for a user with the permissions.
 
     Raises:
         Forbidden, NotFound.
@@ -401,6 +402,7 @@ def cutover_for(request: HttpRequest, namespace: str, number: str, *permissions:
     if found is None:
         sentences = {
             "latest": gettext("Namespace %(namespace)s has no cutover yet."),
+            "current": gettext("Namespace %(namespace)s has no cutover yet."),
             "running": gettext("No cutover of namespace %(namespace)s is running."),
         }
         sentence = sentences.get(number, gettext("Namespace %(namespace)s has no cutover %(number)s."))
@@ -414,6 +416,11 @@ def _named(namespace: Namespace, number: str) -> Cutover | None:
         return rows.first()
     if number == "running":
         return rows.filter(state__in=Cutover.ACTIVE).first()
+    if number == "current":
+        started = rows.filter(started_at__isnull=False).order_by("-started_at")
+        return rows.filter(state__in=Cutover.ACTIVE).first() or started.first() or rows.first()
+    if number == "draft":
+        return rows.filter(state__in=Cutover.BEFORE).first()
     if not (number.isascii() and number.isdigit() and len(number) <= 9):
         return None
     return rows.filter(number=int(number)).first()

@@ -148,8 +148,8 @@ def start(
 @_number
 @common_options
 def status_(call: Call, number: str | None) -> None:
-    """Show a cutover, by default the latest."""
-    status = _get(call, number or "latest")
+    """Show a cutover, by default the running one, or the last that ran."""
+    status = _get(call, number or "current")
     call.show(status, lambda: _status_text(status))
 
 
@@ -157,8 +157,8 @@ def status_(call: Call, number: str | None) -> None:
 @_number
 @common_options
 def watch(call: Call, number: str | None) -> None:
-    """Follow a cutover, by default the latest, to its end; exit code 0 only if it is done."""
-    _conclude(call, _get(call, number or "latest"), wait=True)
+    """Follow a cutover, by default the running one, to its end; exit code 0 only if it is done."""
+    _conclude(call, _get(call, number or "current"), wait=True)
 
 
 @cutover.command("report")
@@ -166,11 +166,11 @@ def watch(call: Call, number: str | None) -> None:
 @_number
 @common_options
 def report(call: Call, number: str | None, ask: bool) -> None:
-    """Show who did what when in a cutover, by default the latest; -o json is everything, to keep."""
+    """Show who did what when in a cutover, by default the last that ran; -o json is everything, to keep."""
     if ask:
-        found = dict(call.console.post(_path(call, number or "latest", "stragglers")))
+        found = dict(call.console.post(_path(call, number or "current", "stragglers")))
     else:
-        found = dict(call.console.get(_path(call, number or "latest", "report")))
+        found = dict(call.console.get(_path(call, number or "current", "report")))
     call.show(found, lambda: report_text(found))
 
 
@@ -178,11 +178,11 @@ def report(call: Call, number: str | None, ask: bool) -> None:
 @_number
 @common_options
 def practise(call: Call, number: str | None) -> None:
-    """Rehearse a cutover that has a preview, by default the latest: checks, hooks, drain; nobody is moved.
+    """Rehearse a draft that has a preview, by default the newest: checks, hooks, drain; nobody is moved.
 
     The exit code is 1 when something would have stopped the cutover.
     """
-    target = _get(call, number or "latest")["number"]
+    target = _get(call, number or "draft")["number"]
     practice = call.console.post(_path(call, target, "practice"))
     deadline = time.monotonic() + PRACTISED_WITHIN_S
     while practice["state"] == "running" and time.monotonic() < deadline:
@@ -202,9 +202,10 @@ def practise(call: Call, number: str | None) -> None:
 def rollback(call: Call, number: str | None, reason: str, yes: bool, wait: bool) -> None:
     """Give the ids of a cutover back: of one that is done by another through the same gate.
 
-    A cutover that runs brings back what it has moved itself, the last batch first; give a --reason then.
+    Without a NUMBER it is the running one, or the last that ran. A cutover that runs brings back what it
+    has moved itself, the last batch first; give a --reason then.
     """
-    status = _get(call, number or "latest")
+    status = _get(call, number or "current")
     if status["phase"] in RUNNING:
         _obeyed(call, status, "roll-back", reason, yes, wait)
         return
@@ -223,8 +224,8 @@ def rollback(call: Call, number: str | None, reason: str, yes: bool, wait: bool)
 @_number
 @common_options
 def discard(call: Call, number: str | None) -> None:
-    """Put a draft aside."""
-    target = _get(call, number or "latest")["number"]
+    """Put a draft aside, by default the newest."""
+    target = _get(call, number or "draft")["number"]
     status = call.console.post(_path(call, target, "discard"))
     call.show(status, lambda: _status_text(status))
 

@@ -41,8 +41,8 @@ def test(call: Call, name: str) -> None:
 @click.option("--yes", is_flag=True, help="Ask no question.")
 @common_options
 def skip_hook(call: Call, name: str, number: str | None, reason: str, yes: bool) -> None:
-    """Wait no longer for the open calls of hook NAME, by default those of the latest cutover."""
-    target = number or call.console.get(call.path("cutovers", "latest"))["number"]
+    """Wait no longer for the open calls of hook NAME, by default in the running or last cutover."""
+    target = number or call.console.get(call.path("cutovers", "current"))["number"]
     calls = call.console.get(call.path("cutovers", target, "hooks"))["calls"]
     for one in calls:
         if one["name"] == name and one["skippable"]:

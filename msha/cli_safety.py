@@ -13,7 +13,7 @@ _WINDOW = re.compile(r"(\w+)\s+(\d\d:\d\d)-(\d\d:\d\d)(?:\s+([\w/+-]+))?(?:\s+(.
 
 _reason = click.option("--reason", required=True, metavar="TEXT", help="Why; kept in the audit trail.")
 _comment = click.option("--comment", default="", metavar="TEXT", help="Kept in the audit trail.")
-_number = click.argument("number", required=False, default="latest", metavar="[NUMBER]")
+_number = click.argument("number", required=False, default="draft", metavar="[NUMBER]")
 
 
 def parse_window(text: str) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def set_(call: Call, reason: str, **asked: Any) -> None:
 
 @click.command()
 @click.argument("rules", nargs=-1, required=True, metavar="RULE...")
-@click.option("--number", default="latest", metavar="NUMBER", help="Of the cutover; default: the latest.")
+@click.option("--number", default="draft", metavar="NUMBER", help="Default: the newest draft.")
 @_reason
 @common_options
 def override(call: Call, rules: tuple[str, ...], number: str, reason: str) -> None:
@@ -113,7 +113,7 @@ def override(call: Call, rules: tuple[str, ...], number: str, reason: str) -> No
 @_number
 @common_options
 def request_approval(call: Call, number: str, comment: str) -> None:
-    """Ask those who may approve to look at a draft, by default the latest."""
+    """Ask those who may approve to look at a draft, by default the newest."""
     target = call.console.get(call.path("cutovers", number))["number"]
     status = call.console.post(call.path("cutovers", target, "request-approval"), {"comment": comment})
     call.show(status, lambda: _safety_text(status))
@@ -125,7 +125,7 @@ def request_approval(call: Call, number: str, comment: str) -> None:
 @_number
 @common_options
 def approve(call: Call, number: str, comment: str, yes: bool) -> None:
-    """Approve the draft of somebody else, by default the latest, as it is now."""
+    """Approve the draft of somebody else, by default the newest, as it is now."""
     seen = call.console.get(call.path("cutovers", number))
     say(f"{seen['moved_ids']} ids: {seen['moved_text']}" if seen["moved_ids"] else "No id moves.")
     say(_safety_text(seen))
@@ -140,7 +140,7 @@ def approve(call: Call, number: str, comment: str, yes: bool) -> None:
 @_number
 @common_options
 def withdraw_approval(call: Call, number: str, reason: str) -> None:
-    """Take the approval of a draft back, by default of the latest."""
+    """Take the approval of a draft back, by default of the newest."""
     target = call.console.get(call.path("cutovers", number))["number"]
     status = call.console.post(call.path("cutovers", target, "withdraw-approval"), {"reason": reason})
     call.show(status, lambda: _safety_text(status))

@@ -86,6 +86,23 @@ def test_a_rule_on_the_line_forgets_an_older_pacing(console: LiveConsole, space:
     assert status["pacing"] == {}
 
 
+def test_a_draft_beside_it_does_not_stand_between_an_operator_and_what_runs(
+    console: LiveConsole, space: str
+) -> None:
+    running, _ = ran(console, space, "start", *RULE, "--batches", "10,50", "--bake", "600", "--yes", *SKIPS)
+    draft, _ = ran(console, space, "preview", "--shift", "center:unbj:7", "--batches", "50")
+    status, _ = ran(console, space, "status")
+    assert status["number"] == running["number"] != draft["number"]
+    back, _ = ran(console, space, "rollback", "--reason", "wrong day", "--wait")
+    assert back["number"] == running["number"]
+    report, _ = ran(console, space, "report")
+    assert report["number"] == running["number"]
+    gone, _ = ran(console, space, "discard")
+    assert (gone["number"], gone["phase"]) == (draft["number"], "discarded")
+    _, said = ran(console, space, "discard", code=1)
+    assert "has no cutover draft" in said
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [("--batches", "nan"), ("--batches", "inf"), ("--bake", "nan"), ("--sessions-per-s", "inf")],
