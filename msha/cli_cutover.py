@@ -83,6 +83,10 @@ def preview(call: Call, number: str | None, reason: str, **asked: Any) -> None:
     draft = _paced(call, _draft(call, number, asked, reason), number, pacing)
     shown = _previewed(call, draft)
     call.show(shown, lambda: _preview_text(shown))
+    if draft["pacing"]:
+        say(draft["pacing_said"])
+    for line in findings_lines(shown["findings"]):
+        say(line)
     again = f"mshactl cutover start -n {call.namespace} {draft['number']}"
     say(f"Draft #{draft['number']} is kept; start it with: {again}")
 
@@ -295,6 +299,8 @@ def _say_what_it_does(draft: Status, shown: Status) -> None:
     if draft["asked"]:
         say(f"{draft['asked']}.")
     say(shown["impact"])
+    if draft["pacing"]:
+        say(draft["pacing_said"])
     for line in findings_lines(shown["findings"]):
         say(line)
 

@@ -90,7 +90,8 @@ def test_a_draft_beside_it_does_not_stand_between_an_operator_and_what_runs(
     console: LiveConsole, space: str
 ) -> None:
     running, _ = ran(console, space, "start", *RULE, "--batches", "10,50", "--bake", "600", "--yes", *SKIPS)
-    draft, _ = ran(console, space, "preview", "--shift", "center:unbj:7", "--batches", "50")
+    draft, said = ran(console, space, "preview", "--shift", "center:unbj:7", "--batches", "50")
+    assert "50 %" in said
     status, _ = ran(console, space, "status")
     assert status["number"] == running["number"] != draft["number"]
     back, _ = ran(console, space, "rollback", "--reason", "wrong day", "--wait")
@@ -101,6 +102,12 @@ def test_a_draft_beside_it_does_not_stand_between_an_operator_and_what_runs(
     assert (gone["number"], gone["phase"]) == (draft["number"], "discarded")
     _, said = ran(console, space, "discard", code=1)
     assert "has no cutover draft" in said
+
+
+def test_a_preview_says_what_the_safety_rules_find(console: LiveConsole, space: str) -> None:
+    console.mshactl("safety", "set", "-n", space, "--max-ids", "5", user="sue")
+    _, said = ran(console, space, "preview", *RULE)
+    assert "FORBIDDEN  max_ids: " in said
 
 
 @pytest.mark.parametrize(
