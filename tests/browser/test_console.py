@@ -121,5 +121,6 @@ def test_a_cutover_in_batches_is_paused_resumed_and_rolled_back_by_clicks(play: 
     assert "in 2 batches" in batches["rollBackSaid"]
     assert batches["lockedBefore"]
     assert batches["atTheEnd"] == ["back at its old owner", "back at its old owner", "never moved"]
+    assert "Every client that was disconnected has come back." in batches["stragglers"]
     assert batches["given"] == batches["before"]
     assert batches["file"].startswith("cutover-demo-")
