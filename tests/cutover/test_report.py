@@ -7,10 +7,13 @@ from django.utils import timezone
 
 from cutover import services
 from cutover.models import Check, Cutover, HookRun, Override
+from msha.cli_report import report_text
 from msha.steering.phases import sliced
 from msha.steering.ranges import MovedIds
 from tests.cutover.builders import Scene, grow_old, make_checked, make_started, step, take_to
 from tests.cutover.pages import page_of, signed_in
+from tests.cutover.test_api import Api, bearer
+from units.groups import OPERATOR
 
 State = Cutover.State
 
@@ -173,3 +176,26 @@ def test_the_report_can_be_kept_as_a_file(scene: Scene) -> None:
 def test_a_report_needs_the_permission_to_view_cutovers(scene: Scene, path: str) -> None:
     cutover = done(scene)
     assert signed_in(None).get(f"/cutover/{cutover.pk}/{path}").status_code == 403
+
+
+def test_the_api_answers_with_the_same_report(scene: Scene) -> None:
+    cutover = done(scene)
+    found = Api(scene, bearer("olga", OPERATOR))
+    code, value = found.get(f"/{cutover.number}/report")
+    assert code == 200
+    assert {**value, "made_at": ""} == {**services.report(cutover), "made_at": ""}
+    assert Api(scene, bearer("eve")).get(f"/{cutover.number}/report")[0] == 403
+    code, value = found.post(f"/{cutover.number}/stragglers")
+    assert (code, value["error"]["code"]) == (409, "refused")
+
+
+def test_a_terminal_is_told_what_a_colleague_wants_to_know_first(scene: Scene) -> None:
+    text = report_text(services.report(with_everything(scene)))
+    for told in (
+        "Done: every moved id",
+        "approved by       ann  go ahead",
+        "RELEASE",
+        "urgent",
+        "forbid-writes",
+    ):
+        assert told in text, told
