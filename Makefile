@@ -19,7 +19,7 @@ help:
 	@echo 'make fuzz-guided the same, led by coverage; installs atheris'
 	@echo 'make bench       how the edge compares with nginx and HAProxy; takes some minutes'
 	@echo 'make chaos       200 cutovers under load while processes are killed, stopped and cut off; 25 minutes'
-	@echo 'make model       search every state of small configurations; some minutes, 2 GB of memory'
+	@echo 'make model       search every state of small configurations; 10 minutes, 1 GB of memory'
 	@echo 'make replay      one cutover under 2,000 live sessions, each of them watched'
 	@echo 'make machine     ever new histories of a cutover on the real rows; EXAMPLES=200 says how many'
 	@echo 'make coverage    the tests, with branch coverage'
