@@ -86,6 +86,12 @@ def batches(cutover: Cutover) -> list[Batch]:
     ]
 
 
+def kept(cutover: Cutover) -> MovedIds:
+    """The ids that a cutover has left with their new owners: all of it, or of the batches that have moved."""
+    moved = [one.moved for one in batches(cutover) if one.state is BatchState.MOVED]
+    return MovedIds.from_lists(sorted(row for part in moved for row in part.as_lists()))
+
+
 def _batch(cutover: Cutover, index: int, moved: MovedIds, events: list[CutoverEvent]) -> Batch:
     steps = [event for event in events if event.kind != Phase.PREPARE]
     freezes = [event.at for event in steps if event.kind == Phase.FREEZE]

@@ -9,6 +9,7 @@ from django.utils import timezone
 from django.utils.translation import gettext
 
 from cutover import kinds, rules
+from cutover.batches import kept
 from cutover.errors import Refused
 from cutover.kinds import Wish
 from cutover.models import Cutover, CutoverEvent
@@ -161,9 +162,9 @@ def rollback(cutover: Cutover, actor: str) -> Cutover:
     Ids that another cutover has moved on since then stay where they are.
 
     Raises:
-        Refused: the cutover is not done, or nothing is left to give back.
+        Refused: the cutover has not ended, or has moved nothing that is left to give back.
     """
-    if cutover.state != State.DONE:
+    if not has_moved(cutover):
         raise Refused(
             gettext("Cutover %(cutover)s is not done: there is nothing to roll back.") % {"cutover": cutover}
         )
@@ -175,6 +176,11 @@ def rollback(cutover: Cutover, actor: str) -> Cutover:
         reason=gettext("Roll back of cutover #%(number)d") % {"number": cutover.number},
         rollback_of=cutover,
     )
+
+
+def has_moved(cutover: Cutover) -> bool:
+    """Whether the cutover has ended and left ids with new owners; one undone in a later batch, too."""
+    return cutover.state == State.DONE or (cutover.ended and bool(kept(cutover)))
 
 
 def _given_back(cutover: Cutover) -> UnitTypeDict:
@@ -192,7 +198,7 @@ def _given_back(cutover: Cutover) -> UnitTypeDict:
             % {"cutover": cutover}
         )
     table = table_of(now, key_space)
-    back = MovedIds.from_lists(cutover.moved).swapped()
+    back = kept(cutover).swapped()
     returned = table.with_moved(MovedIds(tuple(_still_there(table, back, key_space))))
     return {**now, "ranges": returned.ranges_text(), "exact": returned.exact_ids()}
 

@@ -10,6 +10,7 @@ from django.utils import timezone
 from cutover import alarms, plans, progress, rules, sentences
 from cutover.batches import batches
 from cutover.consequences import consequences, of_mode, possible
+from cutover.drafts import has_moved
 from cutover.hooks import shown as hooks
 from cutover.losing import losing_units
 from cutover.models import Check, Cutover
@@ -149,7 +150,7 @@ def actions(cutover: Cutover) -> dict[str, bool]:
         "discard": state in Cutover.BEFORE,
         **possible(cutover),
         **of_mode(cutover),
-        "rollback": state == State.DONE,
+        "rollback": has_moved(cutover),
     }
 
 

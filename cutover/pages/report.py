@@ -6,6 +6,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import get_object_or_404, redirect
 
 from cutover import services
+from cutover.batches import kept
 from cutover.models import Cutover
 from cutover.pages.base import ADD, CHANGE
 from cutover.pages.progress import Running
@@ -40,6 +41,7 @@ class Report(Running):
                 "batches": batches_shown(self.status),
                 "rollbacks": cutover.rollbacks.exclude(state=Cutover.State.DISCARDED),
                 "rollback_possible": self.status["actions"]["rollback"],
+                "kept_ids": kept(cutover).count,
                 **self.titles,
                 **context,
             },

@@ -4,6 +4,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
+from django.test import Client
 from django.utils import timezone
 
 from cutover import alarms, services
@@ -344,6 +346,19 @@ def test_a_cutover_may_be_stopped_between_two_batches(scene: Scene) -> None:
     assert (cutover.state, cutover.figures["ending"]) == (State.DONE, "stopped")
     assert "after batch 1 of 4" in cutover.outcome
     assert scene.ranges() == {"center": ["0~6001"], "unbj": ["6002~9999"]}
+    back = services.rollback(cutover, "op")
+    assert back.moved == [[5998, 6001, "center", "unbj"]]
+
+
+def test_what_an_undone_cutover_has_moved_before_can_be_rolled_back(scene: Scene, client: Client) -> None:
+    cutover = released(scene, {**STEPS, "gate": {"reconnect": None}})
+    assert not services.status(cutover)["actions"]["rollback"]
+    take_to_batch(scene, cutover, 1, State.FREEZE)
+    services.abort(cutover, "op", "too much")
+    take_to(scene, cutover, State.ABORTED)
+    assert services.status(cutover)["actions"]["rollback"]
+    client.force_login(User.objects.create_superuser("root"))
+    assert "the 4 ids go back" in client.get(f"/cutover/{cutover.pk}/report/").content.decode()
     back = services.rollback(cutover, "op")
     assert back.moved == [[5998, 6001, "center", "unbj"]]
 
