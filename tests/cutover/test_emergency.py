@@ -1,12 +1,16 @@
 """Emergency: the losing unit is gone; nothing undoes itself, and an operator speaks for the silent nodes."""
 
+import io
 from datetime import timedelta
 
 import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
 from django.utils import timezone
 
 from cutover import checking, services
 from cutover.errors import Refused
+from cutover.management.commands import cutover as command
 from cutover.models import Check, Cutover
 from tests.cutover.builders import (
     NEW_RANGES,
@@ -121,6 +125,32 @@ def test_a_cutover_that_has_ended_has_no_mode_any_more(scene: Scene) -> None:
     take_to(scene, cutover, State.DONE)
     with pytest.raises(Refused, match="no mode any more"):
         to_emergency(scene, cutover)
+
+
+@pytest.mark.parametrize("emergency", [False, True])
+def test_the_command_that_goes_on_with_a_cutover_makes_it_an_emergency_if_told_so(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, emergency: bool
+) -> None:
+    cutover = make_started(scene)
+    monkeypatch.setattr(command.Command, "_drive", lambda _, row, *__: take_to(scene, row, State.DONE))
+    monkeypatch.setattr(command, "SETTLES_S", 0.0)
+    monkeypatch.setattr("cutover.watch.tell_alarms", lambda: None)  # it starts a thread
+    words = ["--emergency", "--reason", "fire", "--i-have-fenced", FENCING] if emergency else []
+    call_command(
+        "cutover", "-n", scene.namespace.name, "--number", "1", "--yes", *words, stdout=io.StringIO()
+    )
+    assert Cutover.objects.get(pk=cutover.pk).emergency is emergency
+
+
+def test_the_command_says_what_to_do_where_nobody_can_be_asked(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    said = io.StringIO()
+    words = ["-n", scene.namespace.name, "--ranges", "center=0~6380,unbj=6381~9999"]
+    with pytest.raises(CommandError, match="Nothing was changed; draft #1 is kept"):
+        call_command("cutover", *words, stdout=io.StringIO(), stderr=said)
+    assert "pass --yes" in said.getvalue()
 
 
 # -- declaring a unit dead -----------------------------------------------------------------------------------

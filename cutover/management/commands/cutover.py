@@ -85,6 +85,7 @@ class Command(BaseCommand):
         actor = f"{options['by'] or getpass.getuser()} (manage.py cutover)"
         try:
             cutover = self._wanted(options, actor)
+            self._switch(cutover, options, actor)
             if not cutover.active:
                 self._prepare(cutover, options, actor)
             watch.tell_alarms()
@@ -115,12 +116,15 @@ class Command(BaseCommand):
         unit_type = options["unit_type"] or namespace.default_unit_type
         return services.create_draft(namespace, unit_type, **asked)
 
-    def _prepare(self, cutover: Cutover, options: dict[str, Any], actor: str) -> None:
-        """It was previewed, checked and started."""
+    def _switch(self, cutover: Cutover, options: dict[str, Any], actor: str) -> None:
+        """It is an emergency where it was asked to be one, also if it runs already."""
         if options["emergency"] and not cutover.emergency:
             services.set_mode(
                 cutover, Cutover.Mode.EMERGENCY, actor, options["reason"], cutover.namespace.name
             )
+
+    def _prepare(self, cutover: Cutover, options: dict[str, Any], actor: str) -> None:
+        """It was previewed, checked and started."""
         shown = services.preview(cutover, actor)
         self._say(f"Cutover #{cutover.number}: {shown.moved_ids} ids move, {shown.sessions} sessions now.")
         for move in shown.moves:
@@ -134,7 +138,12 @@ class Command(BaseCommand):
     def _confirm(self, cutover: Cutover, options: dict[str, Any]) -> None:
         if options["yes"]:
             return
-        if input(f"Start cutover #{cutover.number} of {options['namespace']}? [y/N] ").strip().lower() != "y":
+        try:
+            said = input(f"Start cutover #{cutover.number} of {options['namespace']}? [y/N] ")
+        except EOFError:
+            said = ""
+            self._say("Nobody is there to ask: pass --yes to go ahead without a question.")
+        if said.strip().lower() != "y":
             raise CommandError(f"Nothing was changed; draft #{cutover.number} is kept.")
 
     def _check(self, cutover: Cutover, options: dict[str, Any], actor: str) -> None:
