@@ -97,7 +97,7 @@ def call_at_once(run_id: str) -> dict[str, Any]:
 
 
 def take_over(run_id: str) -> dict[str, Any]:
-    """The look at everything, after the lease of a dead worker is over; its work is done here."""
+    """The look at everything, after leases are over and what was due has waited; its work is done here."""
     from django.utils import timezone
 
     from cutover import jobs
@@ -108,7 +108,8 @@ def take_over(run_id: str) -> dict[str, Any]:
     jobs.in_background = work.append  # type: ignore[assignment]
     calling.take_over()
     early = len(work)
-    HookRun.objects.filter(pk=run_id).update(lease_until=timezone.now())
+    now = timezone.now()
+    HookRun.objects.filter(pk=run_id).update(lease_until=now, next_at=now - timedelta(seconds=2))
     calling.take_over()
     for one in work:
         one()
