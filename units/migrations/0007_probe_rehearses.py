@@ -4,15 +4,26 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('units', '0006_probe_measures_accepts'),
+        ("units", "0006_probe_measures_accepts"),
     ]
 
     operations = [
         migrations.AlterField(
-            model_name='probe',
-            name='kind',
-            field=models.CharField(choices=[('echo', 'control round trip'), ('handshake', 'trial handshake'), ('back_source', 'back-source handshake'), ('count', 'count of live sessions'), ('send', 'message to sessions'), ('accepts', 'handshakes it accepts'), ('rehearse', 'rehearsal of a freeze')], max_length=20, verbose_name='kind'),
+            model_name="probe",
+            name="kind",
+            field=models.CharField(
+                choices=[
+                    ("echo", "control round trip"),
+                    ("handshake", "trial handshake"),
+                    ("back_source", "back-source handshake"),
+                    ("count", "count of live sessions"),
+                    ("send", "message to sessions"),
+                    ("accepts", "handshakes it accepts"),
+                    ("rehearse", "rehearsal of a freeze"),
+                ],
+                max_length=20,
+                verbose_name="kind",
+            ),
         ),
     ]

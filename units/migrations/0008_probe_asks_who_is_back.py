@@ -4,15 +4,27 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('units', '0007_probe_rehearses'),
+        ("units", "0007_probe_rehearses"),
     ]
 
     operations = [
         migrations.AlterField(
-            model_name='probe',
-            name='kind',
-            field=models.CharField(choices=[('echo', 'control round trip'), ('handshake', 'trial handshake'), ('back_source', 'back-source handshake'), ('count', 'count of live sessions'), ('send', 'message to sessions'), ('accepts', 'handshakes it accepts'), ('rehearse', 'rehearsal of a freeze'), ('returns', 'whose sessions were closed, and who is back')], max_length=20, verbose_name='kind'),
+            model_name="probe",
+            name="kind",
+            field=models.CharField(
+                choices=[
+                    ("echo", "control round trip"),
+                    ("handshake", "trial handshake"),
+                    ("back_source", "back-source handshake"),
+                    ("count", "count of live sessions"),
+                    ("send", "message to sessions"),
+                    ("accepts", "handshakes it accepts"),
+                    ("rehearse", "rehearsal of a freeze"),
+                    ("returns", "whose sessions were closed, and who is back"),
+                ],
+                max_length=20,
+                verbose_name="kind",
+            ),
         ),
     ]
