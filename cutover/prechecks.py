@@ -211,6 +211,10 @@ def _round_trip(scene: Scene, answers: Answered) -> Verdict:
 
 def _ask_back_sources(scene: Scene) -> list[Question]:
     """From each gaining node to each of its unit's servers, of every URI the first ones first."""
+    return _all_back_sources(scene)[:BACK_SOURCE_PROBES_LIMIT]
+
+
+def _all_back_sources(scene: Scene) -> list[Question]:
     questions: list[tuple[int, Question]] = []
     for domain, uri in _uris(scene):
         for node in scene.gaining:
@@ -218,7 +222,7 @@ def _ask_back_sources(scene: Scene) -> list[Question]:
                 params = {"server": server, "host": domain["name"], "target": uri["path"]}
                 questions.append((place, Question(node, Probe.Kind.BACK_SOURCE, params)))
     questions.sort(key=lambda pair: pair[0])
-    return [question for _, question in questions[:BACK_SOURCE_PROBES_LIMIT]]
+    return [question for _, question in questions]
 
 
 def _uris(scene: Scene) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:
@@ -255,11 +259,16 @@ def _back_sources(scene: Scene, answers: Answered) -> Verdict:
             else gettext("No URI is in effect, so there is no back-source to try."),
         )
     servers_tried = {question.params["server"] for question, _ in answers}
-    return Verdict(
-        True,
-        gettext("%(count)d back-source servers answered a WebSocket handshake.")
-        % {"count": len(servers_tried)},
-    )
+    said = gettext("%(count)d back-source servers answered a WebSocket handshake.") % {
+        "count": len(servers_tried)
+    }
+    untried = len(_all_back_sources(scene)) - len(answers)
+    if untried > 0:
+        words = {"tried": len(answers), "untried": untried}
+        said += (
+            " " + gettext("%(tried)d ways from a node to a server were tried, %(untried)d were not.") % words
+        )
+    return Verdict(True, said, amber=untried > 0)
 
 
 def _listed(faults: Sequence[str], limit: int = 5) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from django.utils import timezone
 
 from cutover import sentences
+from cutover.batches import kept
 from cutover.models import Cutover, Practice
 from cutover.previews import stored_preview
 from cutover.status import status
@@ -59,7 +60,8 @@ def report(cutover: Cutover) -> Report:
         "rolled_back_by": list(
             cutover.rollbacks.exclude(state=Cutover.State.DISCARDED).values_list("number", flat=True)
         ),
-        "moved": {"ids": state["moved_ids"], "text": state["moved_text"], "ranges": state["moved"]},
+        "asked": {"ids": state["moved_ids"], "text": state["moved_text"], "ranges": state["moved"]},
+        "moved": _moved(cutover),
         "rule": _rule(cutover),
         "phases": _phases(cutover),
         "pacing": cutover.pacing,
@@ -83,6 +85,12 @@ def report(cutover: Cutover) -> Report:
         "practices": [_practice(row) for row in cutover.practices.all()],
         "timeline": [{key: event[key] for key in ("at", "kind", "sentence")} for event in state["events"]],
     }
+
+
+def _moved(cutover: Cutover) -> dict[str, Any]:
+    """The ids that are with their new owners; fewer than asked for where it was stopped or undone."""
+    moved = kept(cutover)
+    return {"ids": moved.count, "text": moved.text(), "ranges": moved.as_lists()}
 
 
 def _rule(cutover: Cutover) -> dict[str, Any]:

@@ -249,7 +249,9 @@ def _act(name: str, help_text: str, path: str = "") -> None:
 
 def _obeyed(call: Call, status: Status, act: str, reason: str, yes: bool, wait: bool) -> None:
     """The act was done; at a terminal its consequence is confirmed first, elsewhere it is only said."""
-    consequence = status["consequences"].get(act.replace("-", "_"), "")
+    said = status["consequences"]
+    ways = (act.replace("-", "_"), *(("abort", "turn_around") if act == "roll-back" else ()))  # in one batch
+    consequence = next((said[way] for way in ways if way in said), "")
     if consequence:
         say(consequence)
     if sys.stdin.isatty():

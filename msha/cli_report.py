@@ -78,7 +78,8 @@ def _people(report: Report) -> Iterator[str]:
 
 def _figures(report: Report) -> Iterator[str]:
     sessions, stragglers = report["sessions"], report["stragglers"]
-    yield f"moved ids         {report['moved']['ids']}  {report['moved']['text']}"
+    asked, moved = report["asked"]["ids"], report["moved"]
+    yield f"moved ids         {moved['ids']} of {asked}  {moved['text']}"
     yield f"sessions          {sessions['closed']} closed, {sessions['reconnected']} reconnected"
     if report["frozen"]["ms"] is not None:
         yield f"frozen at most    {report['frozen']['ms']} ms"

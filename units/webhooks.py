@@ -113,6 +113,10 @@ def check_address(url: str) -> None:
         )
 
 
+#: A transport that was told to close does so in the loop's next turn; one with TLS in the turn after that.
+_TURNS_TO_CLOSE = 3
+
+
 def sign(secret: str, timestamp: int, body: bytes) -> str:
     """The value of ``X-Msha-Signature`` for a body sent at a time (seconds since 1970)."""
     signed = b"%d." % timestamp + body
@@ -146,8 +150,19 @@ def call(url: str, secret: str, payload: Mapping[str, Any], *, delivery: str, ti
     try:
         return loop.run_until_complete(_within(timeout_s, url, body, headers))
     finally:
-        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(_let_go(loop))
         loop.close()
+
+
+async def _let_go(loop: asyncio.AbstractEventLoop) -> None:
+    """What the call left behind is cancelled, and its sockets are closed."""
+    left = asyncio.all_tasks(loop) - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
+    await loop.shutdown_asyncgens()
+    for _ in range(_TURNS_TO_CLOSE):
+        await asyncio.sleep(0)
 
 
 async def _within(timeout_s: float, url: str, body: bytes, headers: dict[str, str]) -> Answer:

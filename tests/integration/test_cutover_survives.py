@@ -78,7 +78,7 @@ def test_a_cutover_needs_neither_redis_nor_celery(fleet: Fleet) -> None:
 def test_a_cutover_ends_although_the_console_is_killed_in_its_midst(fleet: Fleet) -> None:
     fleet.children["edge-center"].send_signal(signal.SIGSTOP)  # so that it cannot end before the kill
     try:
-        keys = ("round_trip", "back_sources", "handshakes", "nodes")
+        keys = ("round_trip", "back_sources", "handshakes", "nodes", "slbs")
         skips = [word for key in keys for word in ("--skip", f"{key}=it is stopped")]
         started = cutover(fleet, "start", "--ranges", NEW, "--yes", *skips)
         fleet.kill("console")

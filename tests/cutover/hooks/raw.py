@@ -1,5 +1,6 @@
 """A server below HTTP: what it does with a connection is up to the test, as bytes and resets."""
 
+import re
 import socket
 import ssl
 import struct
@@ -65,7 +66,7 @@ def serving(manners: Manners, context: ssl.SSLContext | None = None) -> Iterator
         try:
             if context is not None:
                 connection = context.wrap_socket(connection, server_side=True)
-            connection.recv(65536)
+            _hear(connection)
             manners(connection)
         except OSError:
             pass  # the caller has had enough
@@ -81,3 +82,20 @@ def serving(manners: Manners, context: ssl.SSLContext | None = None) -> Iterator
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join(5)
+
+
+def _hear(connection: socket.socket) -> None:
+    """The whole request has been read: to close with a part of it unread would reset the connection."""
+    request = b""
+    while b"\r\n\r\n" not in request:
+        more = connection.recv(65536)
+        if not more:
+            return
+        request += more
+    head, _, body = request.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", head)
+    while length is not None and len(body) < int(length[1]):
+        more = connection.recv(65536)
+        if not more:
+            return
+        body += more
