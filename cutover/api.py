@@ -5,6 +5,7 @@
 ``draft`` (the newest that has not been started).
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from fractions import Fraction
@@ -302,74 +303,29 @@ def start(request: HttpRequest, namespace: str, number: str, body: StartIn) -> d
     return _whole(services.start(found, str(request.user), body.namespace))
 
 
-@router.post(
-    "/namespaces/{namespace}/cutovers/{number}/abort",
-    response=CutoverOut,
-    summary="Undo, as long as nothing has moved",
+def _act(path: str, summary: str, act: Callable[[Cutover, str, str], Cutover]) -> None:
+    """Adds the route of an operator's act on a running cutover, which wants a reason."""
+
+    def obey(request: HttpRequest, namespace: str, number: str, body: ReasonIn) -> dict[str, Any]:
+        found = cutover_for(request, namespace, number, START)
+        return _whole(act(found, str(request.user), body.reason))
+
+    obey.__name__ = path.replace("-", "_")  # the API's document names the operation after it
+    route = f"/namespaces/{{namespace}}/cutovers/{{number}}/{path}"
+    router.post(route, response=CutoverOut, summary=summary)(obey)
+
+
+_act("abort", "Undo, as long as nothing has moved", services.abort)
+_act("turn-around", "Bring the ids back, after they have begun to move", services.turn_around)
+_act("pause", "Begin no further batch until it is resumed", services.pause)
+_act("resume", "Let the next batch begin", services.resume)
+_act("stop-here", "End between two batches: what has moved stays", services.stop_here)
+_act(
+    "roll-back",
+    "Bring back everything that the running cutover has moved, the last batch first",
+    services.roll_back,
 )
-def abort(request: HttpRequest, namespace: str, number: str, body: ReasonIn) -> dict[str, Any]:
-    found = cutover_for(request, namespace, number, START)
-    return _whole(services.abort(found, str(request.user), body.reason))
-
-
-@router.post(
-    "/namespaces/{namespace}/cutovers/{number}/turn-around",
-    response=CutoverOut,
-    summary="Bring the ids back, after they have begun to move",
-)
-def turn_around(request: HttpRequest, namespace: str, number: str, body: ReasonIn) -> dict[str, Any]:
-    found = cutover_for(request, namespace, number, START)
-    return _whole(services.turn_around(found, str(request.user), body.reason))
-
-
-@router.post(
-    "/namespaces/{namespace}/cutovers/{number}/pause",
-    response=CutoverOut,
-    summary="Begin no further batch until it is resumed",
-)
-def pause(request: HttpRequest, namespace: str, number: str, body: ReasonIn) -> dict[str, Any]:
-    found = cutover_for(request, namespace, number, START)
-    return _whole(services.pause(found, str(request.user), body.reason))
-
-
-@router.post(
-    "/namespaces/{namespace}/cutovers/{number}/resume",
-    response=CutoverOut,
-    summary="Let the next batch begin",
-)
-def resume(request: HttpRequest, namespace: str, number: str, body: ReasonIn) -> dict[str, Any]:
-    found = cutover_for(request, namespace, number, START)
-    return _whole(services.resume(found, str(request.user), body.reason))
-
-
-@router.post(
-    "/namespaces/{namespace}/cutovers/{number}/stop-here",
-    response=CutoverOut,
-    summary="End between two batches: what has moved stays",
-)
-def stop_here(request: HttpRequest, namespace: str, number: str, body: ReasonIn) -> dict[str, Any]:
-    found = cutover_for(request, namespace, number, START)
-    return _whole(services.stop_here(found, str(request.user), body.reason))
-
-
-@router.post(
-    "/namespaces/{namespace}/cutovers/{number}/roll-back",
-    response=CutoverOut,
-    summary="Bring back everything that the running cutover has moved, the last batch first",
-)
-def roll_back(request: HttpRequest, namespace: str, number: str, body: ReasonIn) -> dict[str, Any]:
-    found = cutover_for(request, namespace, number, START)
-    return _whole(services.roll_back(found, str(request.user), body.reason))
-
-
-@router.post(
-    "/namespaces/{namespace}/cutovers/{number}/finish",
-    response=CutoverOut,
-    summary="End the last step without the nodes that do not answer",
-)
-def finish(request: HttpRequest, namespace: str, number: str, body: ReasonIn) -> dict[str, Any]:
-    found = cutover_for(request, namespace, number, START)
-    return _whole(services.finish_with_stragglers(found, str(request.user), body.reason))
+_act("finish", "End the last step without the nodes that do not answer", services.finish_with_stragglers)
 
 
 @router.post(
