@@ -10,7 +10,8 @@ from typing import Any
 
 from django.utils import timezone
 
-from cutover import checking, services
+from cutover import checking, holds, services
+from cutover.checks import second_look
 from cutover.models import Check, Cutover
 from msha.steering import wire
 from tests.units.builders import a_config, a_hello, a_rule, a_status, make_cluster, make_namespace, make_unit
@@ -132,6 +133,11 @@ class Scene:
     def published(self) -> int:
         """How many versions there are."""
         return Snapshot.objects.filter(namespace=self.namespace).count()
+
+
+def without_second_look() -> None:
+    """Ids are frozen as soon as the gates allow it: no node answers probes in this process."""
+    holds.HOLDERS[:] = [one for one in holds.HOLDERS if one is not second_look.looked]
 
 
 def make_scene(*, per_unit: int = 1, codes: tuple[str, ...] = ("center", "unbj")) -> Scene:

@@ -1,6 +1,6 @@
 """What every test of the cutover needs; every publish in any of them is judged by the oracle."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -9,7 +9,22 @@ from cutover import holds, jobs, previews
 from cutover.checks import second_look
 from tests.cutover.builders import Scene, make_scene
 from tests.cutover.oracle import check_publish
+from tests.support.live_console import LiveConsole, live_console
 from units import probing, publishing
+
+TOPOLOGY = """\
+version: 1
+namespace: NAME
+router_id: {min: 0, max: 9999}
+units:
+  - {code: center, name: Hangzhou, center: true}
+  - {code: unbj, name: Beijing}
+unit_types:
+  - name: unit_type
+    sources: [{header: routerId}]
+    untagged: local
+    ranges: {center: ["0~5997"], unbj: ["5998~9999"]}
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -54,3 +69,20 @@ def _judged_by_the_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
 def scene(db: None) -> Scene:
     """Two units with one node each."""
     return make_scene()
+
+
+@pytest.fixture(scope="module")
+def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveConsole]:
+    """A real console of the test file's own, with neither Redis nor Celery nor a node."""
+    directory = tmp_path_factory.mktemp("console")
+    with live_console(f"sqlite:///{directory / 'console.sqlite3'}", directory) as started:
+        yield started
+
+
+@pytest.fixture
+def space(console: LiveConsole, request: pytest.FixtureRequest) -> str:
+    """A namespace of this test's own, in effect on that console."""
+    name = f"ns{abs(hash(request.node.nodeid)) % 10**8}"
+    done = console.mshactl("apply", "-f", "-", "--yes", stdin=TOPOLOGY.replace("NAME", name))
+    assert done.returncode == 0, done.stderr
+    return name

@@ -81,8 +81,7 @@ def _machine(seen: Counter[str]) -> Any:
     from hypothesis import strategies as st
     from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-    from cutover import driving, holds, jobs, previews, services
-    from cutover.checks import second_look
+    from cutover import driving, jobs, previews, services
     from cutover.errors import Refused
     from cutover.models import Cutover
     from msha.steering import phases
@@ -90,14 +89,14 @@ def _machine(seen: Counter[str]) -> Any:
     from msha.steering.errors import MshaError
     from msha.steering.router_id import Request
     from msha.steering.snapshot import load
-    from tests.cutover.builders import Scene, grow_old, make_scene, pass_checks
+    from tests.cutover.builders import Scene, grow_old, make_scene, pass_checks, without_second_look
     from tests.cutover.oracle import Broken, check_publish
     from tests.units.builders import publish_config
     from units import publishing
     from units.models import Snapshot
 
     previews.COUNT_DEADLINE_S = 0.01
-    holds.HOLDERS[:] = [one for one in holds.HOLDERS if one is not second_look.looked]  # nobody answers
+    without_second_look()
     if os.environ.get("MACHINE_MUTATION") == "live_only":
         harmless = phases._harmless
         phases._harmless = lambda node, epoch: not node.live or harmless(node, epoch)

@@ -20,16 +20,22 @@ def main() -> None:
     from django.db import connections
 
     call_command("migrate", verbosity=0)
-    from cutover import holds, jobs, previews, services, steps
-    from cutover.checks import second_look
+    from cutover import jobs, previews, services, steps
     from cutover.errors import Refused
     from cutover.models import Cutover
     from cutover.safety import approval, stored
-    from tests.cutover.builders import NEW_RANGES, OLD_RANGES, make_checked, make_scene, take_to
+    from tests.cutover.builders import (
+        NEW_RANGES,
+        OLD_RANGES,
+        make_checked,
+        make_scene,
+        take_to,
+        without_second_look,
+    )
     from units.models import Snapshot
 
     previews.COUNT_DEADLINE_S = 0.01
-    holds.HOLDERS = tuple(one for one in holds.HOLDERS if one is not second_look.looked)  # nobody answers
+    without_second_look()
     jobs.in_background = lambda work: None  # type: ignore[assignment]  # the drivers are ours alone
     scene = make_scene(per_unit=2)
     errors: list[str] = []

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from cutover import checking, previews, services
+from cutover import checking, prechecks, previews, services
 from cutover.errors import Refused
 from cutover.models import Check, Cutover
 from cutover.prechecks import PRECHECKS
@@ -113,6 +113,15 @@ def test_a_node_that_does_not_answer_on_its_control_stream_is_named(scene: Scene
         State.FAILED,
         f"No answer on the control stream of {scene['unbj-1'].row.name}.",
     )
+
+
+def test_back_sources_that_were_not_tried_make_the_check_amber(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prechecks, "BACK_SOURCE_PROBES_LIMIT", 1)
+    check = Check.objects.get(cutover=checked(scene), key="back_sources")
+    assert (check.state, check.amber) == (State.PASSED, True)
+    assert "1 ways from a node to a server were tried, 1 were not." in check.reason
 
 
 def test_a_back_source_that_refuses_is_named_with_the_node_that_tried(scene: Scene) -> None:
@@ -313,8 +322,6 @@ def test_the_result_of_a_lost_attempt_is_not_written_over_a_newer_one(scene: Sce
 
 
 def test_a_check_that_breaks_fails_alone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cutover import prechecks
-
     def broken(*_: Any) -> Any:
         raise RuntimeError("no such luck")
 

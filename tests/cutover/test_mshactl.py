@@ -1,47 +1,17 @@
 """`mshactl cutover` as a process, against a real console with neither Redis nor Celery nor a node."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from msha.steering.errors import InvalidRule
 from msha.steering.rule_text import parse_exact, parse_ranges
-from tests.support.live_console import LiveConsole, live_console
+from tests.support.live_console import LiveConsole
 
-TOPOLOGY = """\
-version: 1
-namespace: NAME
-router_id: {min: 0, max: 9999}
-units:
-  - {code: center, name: Hangzhou, center: true}
-  - {code: unbj, name: Beijing}
-unit_types:
-  - name: unit_type
-    sources: [{header: routerId}]
-    untagged: local
-    ranges: {center: ["0~5997"], unbj: ["5998~9999"]}
-"""
 RULE = ("--ranges", "center=0~6380,unbj=6381~9999")
 #: What cannot pass where there is no node.
 SKIPS = ("--skip", "nodes=none yet", "--skip", "round_trip=none yet")
-
-
-@pytest.fixture(scope="module")
-def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveConsole]:
-    directory = tmp_path_factory.mktemp("console")
-    with live_console(f"sqlite:///{directory / 'console.sqlite3'}", directory) as started:
-        yield started
-
-
-@pytest.fixture
-def space(console: LiveConsole, request: pytest.FixtureRequest) -> str:
-    """A namespace of this test's own, in effect."""
-    name = f"ns{abs(hash(request.node.nodeid)) % 10**8}"
-    done = console.mshactl("apply", "-f", "-", "--yes", stdin=TOPOLOGY.replace("NAME", name))
-    assert done.returncode == 0, done.stderr
-    return name
 
 
 def ran(console: LiveConsole, space: str, *arguments: str, code: int = 0, user: str = "olga") -> Any:

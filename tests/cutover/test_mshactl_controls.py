@@ -2,31 +2,14 @@
 
 import json
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import click
 import pytest
 
 from msha.cli_pacing import parse_batches, parse_gate
-from tests.cutover.test_mshactl import RULE, SKIPS, TOPOLOGY
-from tests.support.live_console import LiveConsole, live_console
-
-
-@pytest.fixture(scope="module")
-def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveConsole]:
-    directory = tmp_path_factory.mktemp("console")
-    with live_console(f"sqlite:///{directory / 'console.sqlite3'}", directory) as started:
-        yield started
-
-
-@pytest.fixture
-def space(console: LiveConsole, request: pytest.FixtureRequest) -> str:
-    """A namespace of this test's own, in effect."""
-    name = f"ns{abs(hash(request.node.nodeid)) % 10**8}"
-    done = console.mshactl("apply", "-f", "-", "--yes", stdin=TOPOLOGY.replace("NAME", name))
-    assert done.returncode == 0, done.stderr
-    return name
+from tests.cutover.test_mshactl import RULE, SKIPS
+from tests.support.live_console import LiveConsole
 
 
 def ran(console: LiveConsole, space: str, *arguments: str, code: int = 0) -> Any:

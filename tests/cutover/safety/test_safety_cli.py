@@ -1,7 +1,6 @@
 """`mshactl safety`, overrides, approvals, shifts and cuts to zero as processes, against a real console."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -9,23 +8,8 @@ import pytest
 
 from msha.cli_kinds import parse_shift, parse_to_zero
 from msha.cli_safety import parse_window
-from tests.cutover.test_mshactl import RULE, SKIPS, TOPOLOGY
-from tests.support.live_console import LiveConsole, live_console
-
-
-@pytest.fixture(scope="module")
-def console(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveConsole]:
-    directory = tmp_path_factory.mktemp("console")
-    with live_console(f"sqlite:///{directory / 'console.sqlite3'}", directory) as started:
-        yield started
-
-
-@pytest.fixture
-def space(console: LiveConsole, request: pytest.FixtureRequest) -> str:
-    name = f"ns{abs(hash(request.node.nodeid)) % 10**8}"
-    done = console.mshactl("apply", "-f", "-", "--yes", stdin=TOPOLOGY.replace("NAME", name))
-    assert done.returncode == 0, done.stderr
-    return name
+from tests.cutover.test_mshactl import RULE, SKIPS
+from tests.support.live_console import LiveConsole
 
 
 def ran(console: LiveConsole, space: str, *arguments: str, code: int = 0, user: str = "olga") -> Any:
