@@ -24,7 +24,7 @@ from msha.steering.phases import Phase, Step
 from units import publishing
 
 #: The rule is compared again when a step is published, and the cutover that runs is this one.
-NOT_AGAIN = frozenset({"rule", "exclusive", "safety", "flap"})
+NOT_AGAIN = frozenset({"rule", "exclusive"})
 
 #: What failed is looked at again after so long: an ordinary publish in between, which no node obeys in its
 #: first moment, and a status that was late, which makes a clock look wrong, undo no cutover (PROTOCOL C2).

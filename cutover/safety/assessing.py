@@ -40,14 +40,14 @@ class Shown:
 
 
 def shown(cutover: Cutover, now: datetime | None = None) -> list[Shown]:
-    """Every finding about a cutover that has not started, in the reader's language."""
+    """Every finding about a cutover that has frozen nothing yet, in the reader's language."""
     overridden = overrides(cutover)
     return [_shown(finding, standing(finding, cutover, overridden)) for finding in assessed(cutover, now)]
 
 
 def assessed(cutover: Cutover, now: datetime | None = None) -> list[Finding]:
-    """What the rules of its namespace say about the cutover; nothing once it has started."""
-    if not cutover.editable:
+    """What the rules of its namespace say about the cutover; nothing once an id of it has been frozen."""
+    if not cutover.editable and cutover.state != State.PREPARE:
         return []
     now = now or timezone.now()
     limits = stored.limits(cutover.namespace)

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from cutover import services
 from cutover.checks import second_look
-from cutover.models import Check, Cutover
+from cutover.models import Check, Cutover, SafetyRules
 from cutover.pacing.asked import set_pacing
 from tests.cutover.builders import Scene, make_checked, make_started, step, take_to
 from tests.support.answering import answering, well
@@ -90,6 +90,14 @@ def test_what_fails_for_a_moment_undoes_nothing(scene: Scene, handed_over: Work)
 
 def is_dialled(probe: Probe) -> bool:
     return probe.kind == Probe.Kind.BACK_SOURCE
+
+
+def test_a_safety_rule_that_came_since_the_start_undoes_the_cutover(scene: Scene, handed_over: Work) -> None:
+    cutover = ready_to_freeze(scene, handed_over)
+    SafetyRules.objects.create(namespace=scene.namespace, max_ids=100)
+    do(scene, cutover, handed_over, well)
+    assert cutover.state == State.ABORTING
+    assert "383" in services.status(cutover)["outcome"]
 
 
 def test_a_check_that_was_skipped_with_a_reason_is_not_made_again(scene: Scene, handed_over: Work) -> None:
